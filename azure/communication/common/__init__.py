@@ -1,0 +1,86 @@
+"""What every Azure Communication Services library needs: credential, identifiers, authentication.
+
+Each name below loads its module on first use, so that an application that only reads identifiers
+pays neither for azure-core nor for PyJWT when it starts.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ._version import VERSION as __version__  # noqa: N811 - the name that tools look for
+
+if TYPE_CHECKING:
+    from ._connection import parse_client_arguments, parse_connection_string
+    from ._credential import AzureCommunicationTokenCredential, CommunicationTokenCredential
+    from ._hmac import HMACCredentialsPolicy
+    from ._identifiers import (
+        CommunicationCloudEnvironment,
+        CommunicationIdentifier,
+        CommunicationIdentifierKind,
+        CommunicationUserIdentifier,
+        CommunicationUserProperties,
+        MicrosoftTeamsAppIdentifier,
+        MicrosoftTeamsAppProperties,
+        MicrosoftTeamsUserIdentifier,
+        MicrosoftTeamsUserProperties,
+        PhoneNumberIdentifier,
+        PhoneNumberProperties,
+        TeamsExtensionUserIdentifier,
+        TeamsExtensionUserProperties,
+        UnknownIdentifier,
+        identifier_from_raw_id,
+    )
+    from ._policies import get_authentication_policy
+    from ._serialization import deserialize_identifier, serialize_identifier
+
+__all__ = [
+    "AzureCommunicationTokenCredential",
+    "CommunicationCloudEnvironment",
+    "CommunicationIdentifier",
+    "CommunicationIdentifierKind",
+    "CommunicationTokenCredential",
+    "CommunicationUserIdentifier",
+    "CommunicationUserProperties",
+    "HMACCredentialsPolicy",
+    "MicrosoftTeamsAppIdentifier",
+    "MicrosoftTeamsAppProperties",
+    "MicrosoftTeamsUserIdentifier",
+    "MicrosoftTeamsUserProperties",
+    "PhoneNumberIdentifier",
+    "PhoneNumberProperties",
+    "TeamsExtensionUserIdentifier",
+    "TeamsExtensionUserProperties",
+    "UnknownIdentifier",
+    "__version__",
+    "deserialize_identifier",
+    "get_authentication_policy",
+    "identifier_from_raw_id",
+    "parse_client_arguments",
+    "parse_connection_string",
+    "serialize_identifier",
+]
+
+# Where the names live that are not identifiers; everything else in __all__ is one.
+_HOMES = {
+    "AzureCommunicationTokenCredential": "_credential",
+    "CommunicationTokenCredential": "_credential",
+    "HMACCredentialsPolicy": "_hmac",
+    "deserialize_identifier": "_serialization",
+    "get_authentication_policy": "_policies",
+    "parse_client_arguments": "_connection",
+    "parse_connection_string": "_connection",
+    "serialize_identifier": "_serialization",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    module = import_module(f"{__name__}.{_HOMES.get(name, '_identifiers')}")
+    value = globals()[name] = getattr(module, name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,444 @@
+"""One credential's token behind its lock: what the synchronous and the asynchronous class share.
+
+Theory of operation
+-------------------
+``_state`` is an immutable snapshot, replaced by single assignments. While the token is fresh,
+``get_token`` reads it once and takes no lock. Every other path goes through :meth:`Engine._next`,
+which asks the rules what to do, and a refresh ends in :meth:`Engine._land`, which asks them what
+the outcome changes. Both hold the lock for constant time and never over a callback, an await or a
+log call. The drivers add the waiting and nothing else.
+
+The lock is re-entrant because the garbage collector may run a finalizer of the user's that closes
+this very credential while its thread holds the lock.
+
+After a fork the child keeps the token, and gets a new lock and no flights the first time that it
+takes a slow path: the parent's flights are flown by threads that the child does not have.
+"""
+
+import logging
+import os
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
+from dataclasses import replace
+from typing import Any, ClassVar, NamedTuple, NoReturn, Protocol
+
+from azure.core.credentials import AccessToken, TokenRequestOptions
+
+from . import _refresh
+from ._refresh import Action, Flight, Now, State
+from ._token import RedactedAccessTokenInfo, read_token
+
+_LOGGER = logging.getLogger(__name__)
+
+LONGEST_LIFETIME_SECONDS = 100 * 365 * 24 * 3600
+
+# The flights that the running code is part of: a refresher must not wait for itself.
+ABOARD: ContextVar[tuple[Flight, ...]] = ContextVar("azure_communication_flights", default=())
+
+# One lock for each process id, to renew the credentials' locks under. setdefault is atomic.
+_renewals: dict[int, threading.Lock] = {}
+
+
+def is_entra_form(
+    token: object,
+    token_refresher: object,
+    proactive_refresh: bool,
+    undecodable_token_lifetime: object,
+    entra: dict[str, Any],
+    pipeline_options: dict[str, Any],
+) -> bool:
+    """Tell which form of the credential the arguments ask for, and refuse any mixture.
+
+    :raises TypeError: If the arguments make none of the three forms; the message names them.
+    :raises ValueError: If ``undecodable_token_lifetime`` is no time.
+    """
+    given = [name for name, value in entra.items() if value is not None]
+    if given:
+        own = {
+            "token": token,
+            "token_refresher": token_refresher,
+            "undecodable_token_lifetime": undecodable_token_lifetime,
+        }
+        mixed = [name for name, value in own.items() if value is not None]
+        if mixed:
+            msg = f"{mixed[0]} cannot be combined with {given[0]}: a credential has one source"
+            raise TypeError(msg)
+        for name in ("resource_endpoint", "token_credential"):
+            if name not in given:
+                msg = f"{name} is missing: {given[0]} needs it for the exchange of Entra tokens"
+                raise TypeError(msg)
+        return True
+    if pipeline_options:
+        msg = (
+            f"{next(iter(pipeline_options))!r} is no argument of the credential; it takes token, "
+            "token_refresher, proactive_refresh and undecodable_token_lifetime, or "
+            "resource_endpoint, token_credential, scopes and the options of azure-core's pipeline"
+        )
+        raise TypeError(msg)
+    if token_refresher is None:
+        if token is None:
+            msg = "pass a token, a token_refresher, or resource_endpoint and token_credential"
+            raise TypeError(msg)
+        if proactive_refresh:
+            msg = "proactive_refresh needs a token_refresher: a static token cannot be refreshed"
+            raise TypeError(msg)
+    elif not callable(token_refresher):
+        msg = f"token_refresher must be callable, not {type(token_refresher).__name__}"
+        raise TypeError(msg)
+    if undecodable_token_lifetime is not None:
+        if isinstance(undecodable_token_lifetime, bool) or not isinstance(
+            undecodable_token_lifetime, (int, float)
+        ):
+            found = type(undecodable_token_lifetime).__name__
+            msg = f"undecodable_token_lifetime must be a number of seconds, not {found}"
+            raise TypeError(msg)
+        if not 0 < undecodable_token_lifetime <= LONGEST_LIFETIME_SECONDS:
+            msg = "undecodable_token_lifetime must be more than 0 seconds, and at most 100 years"
+            raise ValueError(msg)
+    return False
+
+
+def read_options(
+    claims: str | None, tenant_id: str | None, enable_cae: bool
+) -> TokenRequestOptions:
+    """Return the arguments of ``get_token`` in the form that ``get_token_info`` takes."""
+    options: TokenRequestOptions = {}
+    if claims:
+        options["claims"] = claims
+    if tenant_id:
+        options["tenant_id"] = tenant_id
+    if enable_cae:
+        options["enable_cae"] = enable_cae
+    return options
+
+
+class Source(Protocol):
+    """Where time or chance comes from: a function that is no method of its class."""
+
+    def __call__(self) -> float: ...
+
+
+class Turn(NamedTuple):
+    """What a caller has to do: return the token, fly the flight, or wait for it."""
+
+    token: AccessToken | None = None
+    flight: Flight | None = None
+    is_pilot: bool = False
+
+
+class Engine:
+    """The state of one credential. Thread-safe."""
+
+    __slots__ = (
+        "__weakref__",
+        "_entry",
+        "_exchange",
+        "_flights",
+        "_lifetime",
+        "_lock",
+        "_proactive",
+        "_process",
+        "_refresher",
+        "_state",
+    )
+
+    # On the class, for tests to replace; built-in functions do not bind.
+    _wall: ClassVar[Source] = time.time
+    _mono: ClassVar[Source] = time.monotonic
+    _rand: ClassVar[Source] = random.random
+    _flight_type: ClassVar[type[Flight]] = Flight
+
+    def __init__(
+        self,
+        token: Any,
+        refresher: Callable[[], Any] | None,
+        exchange: Any,
+        proactive: bool,
+        lifetime: float | None,
+    ) -> None:
+        self._refresher = refresher
+        self._exchange = exchange
+        self._proactive = proactive
+        self._lifetime = lifetime
+        self._entry = 0
+        self._flights: tuple[Flight, ...] = ()
+        self._lock = threading.RLock()  # guards _state and _flights
+        self._process = os.getpid()
+        now = self._now()
+        if token is None:
+            self._state = State(due_on=now.wall if proactive else _refresh.INFINITY)
+        elif refresher is None:
+            expiring = read_token(token, now.wall, lifetime, "token")
+            self._state = State(
+                token=expiring, fresh_on=-_refresh.INFINITY, stale_on=expiring.expires_on
+            )
+        else:
+            expiring = read_token(token, now.wall, lifetime, "token")
+            self._state = _refresh.start(State(), expiring, now, proactive=proactive)
+
+    def invalidate_token(self, token: str) -> None:
+        """Drop a token that the service refused, so that the next call fetches another.
+
+        It has no effect unless it is the token that the credential holds: when ten clients are
+        refused the same token, one refresh follows. A token that is refused within 30 seconds of
+        its issue counts as a failure; when several in a row are, the next refresh is held back for
+        up to 30 seconds, and until then ``get_token`` raises
+        ~azure.core.exceptions.ClientAuthenticationError. A static token cannot be replaced and
+        stays. Does not block; may be called from any thread.
+
+        :param str token: The token that was sent.
+        """
+        if self._is_static:
+            return
+        with self._guard():
+            held = self._state.token
+            if held is not None and held.token == token:
+                self._state = _refresh.refuse(self._state, self._now(), jitter=self._rand())
+
+    def __repr__(self) -> str:
+        state = self._state
+        if state.closed:
+            status = "closed"
+        elif state.token is None:
+            status = "no token yet"
+        else:
+            status = f"expires_on={state.token.expires_on}"
+        return f"<{type(self).__name__}: {status}>"
+
+    def __reduce__(self) -> NoReturn:
+        msg = (
+            f"A {type(self).__name__} cannot be pickled or copied: it holds a secret and a lock. "
+            "Create one in each process; within a process, share the object itself."
+        )
+        raise TypeError(msg)
+
+    # What the drivers implement.
+
+    def _arm(self, state: State, now: Now) -> None:
+        """Have the background refresh the token when it is due."""
+        raise NotImplementedError
+
+    def _disarm(self) -> None:
+        raise NotImplementedError
+
+    def _wake(self, flight: Flight) -> None:
+        """Wake those who wait for a flight that is over."""
+        raise NotImplementedError
+
+    # What the drivers call.
+
+    def _next(self, claims: str | None, *, ahead: bool = False) -> Turn:
+        """Tell a caller what to do, and register the flight if it is to fly one."""
+        if self._is_static:
+            return Turn(token=self._static_token())
+        with self._guard():
+            state, now = self._state, self._now()
+            flight = self._find_flight(claims)
+            action = _refresh.decide(state, flight, now, claims=claims, ahead=ahead)
+            if action is Action.REFRESH and ahead and self._flights:
+                action = Action.WAIT  # even for an overdue one: it may occupy a worker
+            if action is Action.RETURN:
+                self._state = _refresh.freshen(state, now)
+            elif action is Action.REFRESH:
+                overdue = flight
+                flight = self._flight_type(claims, now.mono, ahead=ahead)
+                self._flights = (*(f for f in self._flights if f is not overdue), flight)
+            if flight is not None and action in (Action.REFRESH, Action.WAIT):
+                self._board(flight)
+        if action is Action.RETURN:
+            return Turn(token=state.token)
+        if action is Action.RAISE:
+            self._raise(state, now)
+        if flight in ABOARD.get():
+            return Turn(token=self._token_for_refresher(state, now))
+        return Turn(flight=flight, is_pilot=action is Action.REFRESH)
+
+    def _board(self, flight: Flight) -> None:
+        """Note, under the lock, that the caller will wait for this flight."""
+
+    def _patience(self, flight: Flight, give_up_at: float) -> float:
+        """Return for how many seconds to wait for a flight before asking what to do again."""
+        now = self._now()
+        left = _refresh.life_left(self._state, now)
+        if left > 0 and flight.claims is None:
+            return min(_refresh.PATIENCE_SECONDS, left / 2)
+        return min(flight.started_at + _refresh.FLIGHT_SECONDS, give_up_at) - now.mono
+
+    def _result(self, flight: Flight, give_up_at: float) -> AccessToken | None:
+        """Return or raise what a flight brought; None if it ended without, or has not ended."""
+        if flight.token is not None:
+            return flight.token
+        if flight.error is not None:
+            raise _refresh.detached(flight.error) from flight.error
+        if self._mono() >= give_up_at:
+            raise overdue()
+        return None
+
+    def _invoke(self, options: TokenRequestOptions) -> Any:
+        """Call the refresher; its result may have to be awaited."""
+        if self._exchange is not None:
+            return self._exchange(options, self._state.token)
+        assert self._refresher is not None
+        return self._refresher()
+
+    def _read(self, value: Any) -> AccessToken:
+        """Turn what a refresher returned into a token."""
+        return read_token(value, self._wall(), self._lifetime, "The result of token_refresher")
+
+    def _land(self, flight: Flight, token: AccessToken | None, error: Exception | None) -> None:
+        """Take in the outcome of a flight: a token, an error, or neither if it was given up."""
+        with self._guard():
+            is_late = flight not in self._flights
+            self._flights = tuple(f for f in self._flights if f is not flight)
+            before, now = self._state, self._now()
+            if before.closed:
+                token, error = None, _closed()
+            elif token is not None:
+                try:
+                    _refresh.check_result(before, token, now)
+                except ValueError as exc:
+                    token, error = None, exc
+            self._state = state = self._after(flight, token, None if is_late else error, now)
+            left = _refresh.life_left(state, now)
+            if token is not None or (left > 0 and flight.claims is None):
+                flight.token = state.token
+            else:
+                flight.error = error
+        self._wake(flight)
+        if state is not before:
+            self._report(flight, error, left, state.ask_on - now.wall)
+            if state.due_on < _refresh.INFINITY:
+                self._arm(state, now)
+
+    def _after(
+        self, flight: Flight, token: AccessToken | None, error: Exception | None, now: Now
+    ) -> State:
+        state = self._state
+        if state.closed:
+            return state
+        if token is not None:
+            return _refresh.succeed(state, token, now, flight.claims, proactive=self._proactive)
+        if error is not None:
+            return _refresh.fail(
+                state, error, now, flight.claims, jitter=self._rand(), proactive=self._proactive
+            )
+        return state
+
+    def _close(self) -> None:
+        with self._guard():
+            flights, self._flights = self._flights, ()
+            self._state = _refresh.CLOSED
+        self._disarm()
+        for flight in flights:
+            flight.error = _closed()
+            self._wake(flight)
+
+    def _check_open(self) -> None:
+        if self._state.closed:
+            raise _closed()
+
+    def _info(self, token: AccessToken) -> RedactedAccessTokenInfo:
+        return RedactedAccessTokenInfo(
+            token.token,
+            token.expires_on,
+            refresh_on=None if self._is_static else _refresh.refresh_on(self._state, token),
+        )
+
+    def _now(self) -> Now:
+        return Now(self._wall(), self._mono())
+
+    # The rest is private to the engine.
+
+    @property
+    def _is_static(self) -> bool:
+        return self._refresher is None and self._exchange is None and not self._state.closed
+
+    def _static_token(self) -> AccessToken | None:
+        with self._guard():
+            state = self._state
+            has_expired = self._wall() >= state.stale_on
+            if has_expired:  # said once
+                self._state = replace(state, stale_on=_refresh.INFINITY)
+        if has_expired:
+            _LOGGER.warning(
+                "The token has expired and cannot be refreshed, so requests will be refused. Pass "
+                "a token_refresher to the credential, or create a new one with a new token."
+            )
+        return state.token
+
+    def _guard(self) -> AbstractContextManager[bool]:
+        """Return the lock, after making the credential this process's own."""
+        if self._process != os.getpid():
+            with _renewals.setdefault(os.getpid(), threading.Lock()):
+                if self._process != os.getpid():
+                    self._renew()
+        return self._lock
+
+    def _renew(self) -> None:
+        """Start over in a forked child: keep the token, drop the parent's flights, arm again."""
+        now = self._now()
+        self._lock = threading.RLock()
+        self._flights = ()
+        self._entry = 0
+        state = self._state
+        self._process = os.getpid()
+        if state.due_on < _refresh.INFINITY:
+            self._arm(state, now)
+
+    def _visit_after_fork(self) -> None:
+        """Have the next use take the slow path. Called in the child, where no other thread is."""
+        self._state = replace(self._state, stale_on=-_refresh.INFINITY)
+
+    def _find_flight(self, claims: str | None) -> Flight | None:
+        for flight in self._flights:  # a token with claims serves those who ask for none
+            if claims is None or flight.claims == claims:
+                return flight
+        return None
+
+    def _token_for_refresher(self, state: State, now: Now) -> AccessToken | None:
+        if _refresh.life_left(state, now) > 0:
+            return state.token
+        msg = (
+            "The refresher asked its own credential for a token while there is no valid one. "
+            "Give the client that it uses another credential, for example the access key."
+        )
+        raise RuntimeError(msg)
+
+    def _raise(self, state: State, now: Now) -> NoReturn:
+        if state.closed or state.error is None:
+            raise _closed()
+        error = _refresh.detached(state.error)
+        if sys.version_info >= (3, 11):
+            error.add_note(f"The next refresh is tried in {state.retry_at - now.mono:.1f} seconds.")
+        raise error
+
+    def _report(self, flight: Flight, error: Exception | None, left: float, pause: float) -> None:
+        if error is None:
+            _LOGGER.debug("The token is valid for another %.0f seconds.", left)
+        elif left > 0:
+            _LOGGER.warning(
+                "The token could not be refreshed; it is valid for another %.0f seconds, and the "
+                "next try comes in %.0f.",
+                left,
+                pause,
+                exc_info=error,
+            )
+        elif flight.ahead:
+            _LOGGER.warning("The token could not be refreshed and has expired.", exc_info=error)
+
+
+def _closed() -> RuntimeError:
+    return RuntimeError("The credential has been closed. Create a new one.")
+
+
+def overdue() -> TimeoutError:
+    msg = (
+        f"The refresh of the token has not ended within {_refresh.FLIGHT_SECONDS} seconds. Give "
+        "the requests of token_refresher a time-out that is shorter."
+    )
+    return TimeoutError(msg)

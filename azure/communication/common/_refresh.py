@@ -1,0 +1,379 @@
+"""The rules: when to refresh a token, and what becomes of the outcome. Time is an argument.
+
+Theory of operation
+-------------------
+Everything that a credential knows about its token is one immutable :class:`State`. Callers read it
+once; whoever changes it computes the next one here and stores it in a single assignment. Nothing in
+this module knows a thread, a loop, a lock or a clock, so the synchronous and the asynchronous
+credential share it and its tests need no sleep.
+
+A token is *valid* while it has life left by both the wall clock and the monotonic clock: a
+suspended machine stops the second, a corrected clock moves the first, and either alone would be
+wrong.
+
+=============  ========================  ============================  =======================
+token          nothing under way         on hold                       refresh under way
+=============  ========================  ============================  =======================
+valid          return it; in the window  return it                     return it
+               start a refresh
+none, expired  start a refresh           raise the last failure again  wait for it
+with claims    start a refresh           raise the last failure again  wait for one of the
+                                         (with no valid token)         same claims
+=============  ========================  ============================  =======================
+
+A failed refresh of a valid token is nobody's business but the log's: the token stays, and the next
+try comes after half of the life that is left. Without a valid token the caller gets the failure;
+the next call may try at once, later ones are spaced. A token that the service refused is dropped,
+and one that is refused soon after it was issued counts as a failure, or a service that refuses
+every token would have us fetch one for each request.
+"""
+
+import copy
+import enum
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from azure.core.credentials import AccessToken
+from azure.core.exceptions import ClientAuthenticationError
+
+INFINITY = float("inf")
+
+ON_DEMAND_WINDOW_SECONDS = 120  # callers refresh at T-2 min, as the .NET and Python libraries do
+PROACTIVE_WINDOW_SECONDS = 600  # and the background at T-10 min
+FLIGHT_SECONDS = 60  # longer than three tries of ten seconds with their back-off
+RETRY_FLOOR_SECONDS = 5  # between tries that no caller waits for
+FIRST_HOLD_SECONDS, LONGEST_HOLD_SECONDS = 0.5, 30
+LONGEST_RETRY_AFTER_SECONDS = 120
+CLOCK_CHECK_SECONDS = 30  # how long a suspended machine or a clock that was set goes unnoticed
+PATIENCE_SECONDS = 10  # that the caller who started a refresh waits with a valid token in hand
+# azure-core's policy may keep a token for 60 s past its refresh_on; 15 s remain for the request.
+POLICY_MARGIN_SECONDS = 75
+# A token that is refused, or asked for again with the same claims, so soon after its issue tells
+# that another one will not help.
+YOUNG_SECONDS = 30
+
+
+class Now(NamedTuple):
+    """One reading of both clocks, in seconds."""
+
+    wall: float
+    mono: float
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """All that is known about the token of one credential. Times are seconds.
+
+    ``*_on`` is wall-clock time, ``*_at`` monotonic time. From ``fresh_on`` to ``stale_on`` the
+    token is returned after a look at the wall clock alone. That is at most 30 seconds, so a clock
+    that is set meanwhile cannot carry a token past its window.
+    """
+
+    token: AccessToken | None = None
+    deadline_at: float = -INFINITY
+    """The token's expiry by the monotonic clock."""
+    window: float = 0.0
+    """How long before expiry callers start a refresh."""
+    fresh_on: float = INFINITY
+    stale_on: float = -INFINITY
+    ask_on: float = -INFINITY
+    ask_at: float = -INFINITY
+    """Until this moment by both clocks nobody refreshes: the start of the window, or a hold."""
+    due_on: float = INFINITY
+    """When the background should refresh it."""
+    obtained_at: float = -INFINITY
+    claims: str | None = None
+    """The claims that the token was obtained for."""
+    refused: int | None = None
+    """The hash of the last token that the service did not accept; the text is no longer needed."""
+    refusals: int = 0
+    """How many tokens in a row were refused while they were young."""
+    failures: int = 0
+    """How many refreshes in a row failed with no valid token at hand."""
+    retry_at: float = -INFINITY
+    error: Exception | None = None
+    """What is raised until ``retry_at``."""
+    closed: bool = False
+
+
+CLOSED = State(closed=True)
+
+
+class Flight:
+    """One refresh under way, and its result once it is over.
+
+    A flight that was given up (its caller was interrupted, its loop closed) ends with neither token
+    nor error, and those who waited for it decide anew.
+    """
+
+    __slots__ = ("ahead", "claims", "error", "started_at", "token")
+
+    def __init__(self, claims: str | None, started_at: float, *, ahead: bool) -> None:
+        self.claims = claims
+        self.started_at = started_at
+        self.ahead = ahead  # started by the background, so that no caller learns of a failure
+        self.token: AccessToken | None = None
+        self.error: Exception | None = None
+
+    def is_lost(self) -> bool:
+        """Tell whether it can never end, so that nobody should wait for it."""
+        return False
+
+    def is_overdue(self, now: Now) -> bool:
+        """Tell whether a newcomer may start another one."""
+        return now.mono >= self.started_at + FLIGHT_SECONDS or self.is_lost()
+
+
+class Action(enum.Enum):
+    """What a caller does next."""
+
+    RETURN = enum.auto()
+    REFRESH = enum.auto()
+    WAIT = enum.auto()
+    RAISE = enum.auto()
+
+
+def life_left(state: State, now: Now) -> float:
+    """Return how many seconds the token is still valid; at most 0 if it is not or there is none."""
+    if state.token is None:
+        return 0.0
+    return min(state.token.expires_on - now.wall, state.deadline_at - now.mono)
+
+
+def decide(
+    state: State,
+    flight: Flight | None,
+    now: Now,
+    *,
+    claims: str | None = None,
+    ahead: bool = False,
+) -> Action:
+    """Decide what a caller does next.
+
+    :param State state: What is known about the token.
+    :param flight: A refresh under way that would serve this caller, overdue or not.
+    :type flight: Flight or None
+    :param Now now: The time.
+    :keyword claims: Claims that the token has to carry.
+    :paramtype claims: str or None
+    :keyword bool ahead: True for the background, which refreshes before callers have to.
+    :return: What to do.
+    :rtype: Action
+    """
+    if state.closed:
+        return Action.RAISE
+    left = life_left(state, now)
+    under_way = flight is not None and not flight.is_overdue(now)
+    if claims is None and left > 0:
+        on_hold = now.wall < state.ask_on and now.mono < state.ask_at
+        early = not ahead and (on_hold or left > state.window)
+        return Action.RETURN if early or under_way else Action.REFRESH
+    is_young = now.mono < state.obtained_at + YOUNG_SECONDS
+    if claims is not None and claims == state.claims and left > 0 and is_young:
+        return Action.RETURN
+    if under_way:
+        return Action.WAIT
+    return Action.RAISE if now.mono < state.retry_at else Action.REFRESH
+
+
+def start(state: State, token: AccessToken, now: Now, *, proactive: bool) -> State:
+    """Return the state in which ``token`` is the current one.
+
+    :param State state: What was known before; its count of refusals goes on.
+    :param ~azure.core.credentials.AccessToken token: The new token.
+    :param Now now: The time.
+    :keyword bool proactive: Whether the background should refresh it.
+    :return: The new state.
+    :rtype: State
+    """
+    life = token.expires_on - now.wall
+    window = min(ON_DEMAND_WINDOW_SECONDS, life / 2)
+    ask_on = token.expires_on - (min(PROACTIVE_WINDOW_SECONDS, life / 2) if proactive else window)
+    started = State(
+        token=token,
+        deadline_at=now.mono + life,
+        window=window,
+        ask_on=ask_on,
+        ask_at=now.mono + (ask_on - now.wall),
+        due_on=ask_on if proactive else INFINITY,
+        obtained_at=now.mono,
+        refused=state.refused,
+        refusals=state.refusals,
+    )
+    return freshen(started, now)
+
+
+def freshen(state: State, now: Now) -> State:
+    """Return the state in which a token before its window can be had at the cost of one look."""
+    quiet = min(state.ask_on - now.wall, state.ask_at - now.mono, CLOCK_CHECK_SECONDS)
+    if quiet <= 0 or life_left(state, now) <= state.window:
+        return state
+    return replace(state, fresh_on=now.wall, stale_on=now.wall + quiet)
+
+
+def due_range(state: State, now: Now) -> tuple[float, float]:
+    """Return the earliest and the latest time for the background to refresh a token.
+
+    The latest is when it is due; the earliest, for the sake of many that are due together, is at
+    half of the life that is left.
+
+    :param State state: What is known about the token.
+    :param Now now: The time.
+    :return: Both as Unix time in seconds, infinite if the background has nothing to do.
+    :rtype: tuple[float, float]
+    """
+    left = life_left(state, now)
+    half = now.wall + left / 2 if left > 0 else INFINITY
+    return min(half, state.due_on), state.due_on
+
+
+def check_result(state: State, token: AccessToken, now: Now) -> None:
+    """Check that a refresh brought a token that can be used.
+
+    :raises ValueError: If it has expired, or is the one that the service refused.
+    """
+    if token.expires_on <= now.wall:
+        msg = (
+            f"the refresh returned a token that expired at {token.expires_on}, which is "
+            f"{now.wall - token.expires_on:.0f} seconds ago by the local clock ({now.wall:.0f}). "
+            "Return a newly issued token, and check the clock."
+        )
+        raise ValueError(msg)
+    if hash(token.token) == state.refused:
+        msg = (
+            "the refresh returned the very token that the service has refused. Return a newly "
+            "issued one: a cache in front of the issuer must not answer here."
+        )
+        raise ValueError(msg)
+
+
+def succeed(
+    state: State, token: AccessToken, now: Now, claims: str | None, *, proactive: bool
+) -> State:
+    """Return the state after a refresh that brought a usable token.
+
+    One that expires no later than the current token is no progress: the current one stays, and the
+    next try comes as if this one had failed. An issuer with a cache of its own hands out the same
+    token until shortly before it expires.
+    """
+    left = life_left(state, now)
+    if state.token is not None and left > 0 and token.expires_on <= state.token.expires_on:
+        if claims is None:
+            return _postpone(state, left, now)
+        if token.token == state.token.token:
+            return replace(state, claims=claims, obtained_at=now.mono)
+    return replace(start(state, token, now, proactive=proactive), claims=claims)
+
+
+def fail(
+    state: State, error: Exception, now: Now, claims: str | None, *, jitter: float, proactive: bool
+) -> State:
+    """Return the state after a failed refresh.
+
+    :param State state: What was known before.
+    :param Exception error: Why it failed.
+    :param Now now: The time.
+    :param claims: The claims it was for. Their failure says nothing about a valid token.
+    :type claims: str or None
+    :keyword float jitter: A random number from 0 to 1 that shortens a hold by up to a fifth.
+    :keyword bool proactive: Whether the background goes on trying.
+    :return: The new state.
+    :rtype: State
+    """
+    left = life_left(state, now)
+    wait = _retry_after(error)
+    if left > 0:
+        if wait:
+            state = replace(state, retry_at=now.mono + wait, error=detached(error))
+        return state if claims is not None else _postpone(state, left, now, wait)
+    failures = state.failures + 1
+    hold = max(_hold(failures, jitter), wait)
+    return replace(
+        state,
+        failures=failures,
+        retry_at=now.mono + hold,
+        error=detached(error),
+        due_on=now.wall + max(RETRY_FLOOR_SECONDS, hold) if proactive else INFINITY,
+    )
+
+
+def refuse(state: State, now: Now, *, jitter: float) -> State:
+    """Return the state after the service did not accept the current token.
+
+    :param State state: What is known; its token is the refused one.
+    :param Now now: The time.
+    :keyword float jitter: A random number from 0 to 1 that shortens a hold by up to a fifth.
+    :return: The new state, without a token.
+    :rtype: State
+    """
+    assert state.token is not None
+    young = now.mono < state.obtained_at + YOUNG_SECONDS
+    refusals = state.refusals + 1 if young else 1
+    hold = _hold(refusals, jitter)
+    error: Exception | None = state.error
+    if hold:
+        error = ClientAuthenticationError(
+            message=f"The service has refused {refusals} tokens in a row, each within "
+            f"{YOUNG_SECONDS} seconds of its issue. Check that they are issued by the resource "
+            "that the client talks to, for an existing user and with the scopes it needs."
+        )
+    return State(
+        refused=hash(state.token.token),
+        refusals=refusals,
+        retry_at=max(state.retry_at, now.mono + hold),
+        error=error,
+    )
+
+
+def refresh_on(state: State, token: AccessToken) -> int:
+    """Return when azure-core's policy should ask for the token again, in Unix seconds."""
+    latest = token.expires_on - POLICY_MARGIN_SECONDS
+    return int(min(state.ask_on, latest)) if state.token is token else latest
+
+
+def detached(error: Exception) -> Exception:
+    """Return a copy of an exception without its traceback, to keep or to raise elsewhere.
+
+    Raising one object from several threads would have each of them lengthen the same traceback, and
+    a kept traceback holds every variable of its frames alive.
+    """
+    try:
+        twin = copy.copy(error)
+        if type(twin) is not type(error) or str(twin) != str(error):
+            raise TypeError
+    except Exception:  # noqa: BLE001 - an exception with a constructor that copying cannot call
+        twin = ClientAuthenticationError(message=f"{type(error).__name__}: {error}")
+    twin.__traceback__ = None
+    return twin
+
+
+def _postpone(state: State, left: float, now: Now, wait: float = 0.0) -> State:
+    """Return the state in which a valid token is kept and the next try comes later."""
+    pause = min(max(RETRY_FLOOR_SECONDS, left / 2, wait), left)
+    ask_on = now.wall + pause
+    return replace(
+        state,
+        fresh_on=INFINITY,
+        stale_on=-INFINITY,
+        ask_on=ask_on,
+        ask_at=now.mono + pause,
+        due_on=INFINITY if state.due_on == INFINITY else ask_on,
+    )
+
+
+def _hold(nth: int, jitter: float) -> float:
+    """Return for how many seconds nobody tries after the nth failure in a row."""
+    if nth < 2:
+        return 0.0  # the user's own retry comes first
+    longest = min(LONGEST_HOLD_SECONDS, FIRST_HOLD_SECONDS * 2 ** min(nth - 2, 10))
+    return longest * (1 - jitter / 5)
+
+
+def _retry_after(error: Exception) -> float:
+    """Return the seconds that an HTTP error asks to wait (RFC 9110, section 10.2.3), or 0."""
+    headers: Any = getattr(getattr(error, "response", None), "headers", None) or {}
+    try:
+        wait = int(headers.get("Retry-After", 0))
+    except (AttributeError, TypeError, ValueError):  # an HTTP date, or no HTTP error at all
+        return 0.0
+    return min(max(wait, 0), LONGEST_RETRY_AFTER_SECONDS)
