@@ -1,0 +1,223 @@
+"""What the tests of the credentials share: clocks that are moved by hand, an issuer that follows a
+script, and threads whose outcome can be asked for. Nothing here sleeps; whatever waits gives up
+after ``DEADLINE`` seconds and fails the test.
+"""
+
+import asyncio
+import base64
+import inspect
+import itertools
+import json
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Generic, TypeVar
+
+from azure.communication.common._engine import Engine
+
+DEADLINE = 30  # seconds of real time that pass only where a test fails
+
+T = TypeVar("T")
+E = TypeVar("E", bound=Engine)
+
+_serials = itertools.count(1)
+
+
+def make_token(exp: float, **claims: Any) -> str:
+    """Return a JWT that expires at ``exp``, in Unix seconds. No two are the same."""
+    payload = {"exp": int(exp), "jti": str(next(_serials)), **claims}
+    segments = ({"alg": "RS256", "typ": "JWT"}, payload)
+    texts = (base64.urlsafe_b64encode(json.dumps(segment).encode()) for segment in segments)
+    return b".".join((*(text.rstrip(b"=") for text in texts), b"c2lnbmF0dXJl")).decode()
+
+
+class Clock:
+    """A wall clock and a monotonic clock, both in seconds, that only a test moves.
+
+    Hand ``clock.wall`` and ``clock.mono`` on as the functions that tell the time.
+    """
+
+    def __init__(self, wall: float = 1_700_000_000.0, mono: float = 1_000.0) -> None:
+        self._wall = wall
+        self._mono = mono
+
+    def wall(self) -> float:
+        """Return Unix time, as ``time.time`` does."""
+        return self._wall
+
+    def mono(self) -> float:
+        """Return time since some moment, as ``time.monotonic`` does."""
+        return self._mono
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self._wall += seconds
+        self._mono += seconds
+
+    def suspend(self, seconds: float) -> None:
+        """Let the machine sleep: the monotonic clock stands still meanwhile."""
+        self._wall += seconds
+
+    def set_wall(self, wall: float) -> None:
+        """Set the wall clock, to the future or the past."""
+        self._wall = wall
+
+
+def on_clock(cls: type[E], clock: Clock, jitter: float = 0.0) -> type[E]:
+    """Return a subclass of a credential that reads this clock, and draws ``jitter`` every time."""
+    attributes = {
+        "__slots__": (),
+        "_wall": clock.wall,  # bound methods do not bind again
+        "_mono": clock.mono,
+        "_rand": staticmethod(lambda: jitter),
+    }
+    return type(cls.__name__, (cls,), attributes)
+
+
+class Tally:
+    """A number that one thread counts up and another waits for."""
+
+    def __init__(self) -> None:
+        self.value = 0
+        self._changed = threading.Condition()
+
+    def count(self) -> int:
+        """Add one and return the sum."""
+        with self._changed:
+            self.value += 1
+            self._changed.notify_all()
+            return self.value
+
+    def wait_for(self, value: int) -> None:
+        """Block until so many have been counted."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self.value >= value, DEADLINE):
+                msg = f"{self.value} of {value} came within {DEADLINE} seconds"
+                raise AssertionError(msg)
+
+
+def count_boarding(cls: type[E]) -> tuple[type[E], Tally]:
+    """Return a subclass of a credential and the count of callers that wait for its refreshes.
+
+    The pilot of a refresh counts too. A caller is counted under the credential's lock before it
+    begins to wait, so once it is counted, no outcome of the flight escapes it.
+    """
+    boarded = Tally()
+
+    def board(self: Any, flight: Any) -> None:
+        cls._board(self, flight)
+        boarded.count()
+
+    return type(cls.__name__, (cls,), {"__slots__": (), "_board": board}), boarded
+
+
+class Issuer:
+    """A refresher that follows a script and counts its calls.
+
+    ``Issuer(...)`` itself is a synchronous refresher, its method ``issue`` an asynchronous one.
+    Each call takes the next step of the script: an exception (or its class) is raised, a function
+    is called, anything else is returned. Once the script is over, every call returns a new token
+    that lives for ``life`` seconds. Between :meth:`hold` and :meth:`release` calls are counted,
+    but do not return.
+    """
+
+    def __init__(
+        self, *script: Any, life: float = 3600, wall: Callable[[], float] = time.time
+    ) -> None:
+        self._script = list(script)
+        self._life = life
+        self._wall = wall
+        self._calls = Tally()
+        self._gate: Future[None] = Future()
+        self._gate.set_result(None)
+
+    @property
+    def calls(self) -> int:
+        """How often it was called."""
+        return self._calls.value
+
+    def wait_for_call(self, number: int = 1) -> None:
+        """Block until it has been called so often."""
+        self._calls.wait_for(number)
+
+    def hold(self) -> None:
+        """Let no call return until further notice."""
+        self._gate = Future()
+
+    def release(self) -> None:
+        """Let the calls that are held return, and later ones at once."""
+        self._gate.set_result(None)
+
+    def __call__(self) -> Any:
+        number = self._calls.count()
+        self._gate.result(DEADLINE)
+        return self._step(number)
+
+    async def issue(self) -> Any:
+        """Do the same as a coroutine, awaiting what a function of the script returns."""
+        number = self._calls.count()
+        if not self._gate.done():  # shielded, for a cancelled call would cancel the gate
+            await asyncio.shield(asyncio.wrap_future(self._gate))
+        value = self._step(number)
+        return await value if inspect.isawaitable(value) else value
+
+    def _step(self, number: int) -> Any:
+        if number > len(self._script):
+            return make_token(self._wall() + self._life)
+        step = self._script[number - 1]
+        if isinstance(step, BaseException) or (
+            isinstance(step, type) and issubclass(step, BaseException)
+        ):
+            raise step
+        return step() if callable(step) else step
+
+
+class Call(threading.Thread, Generic[T]):
+    """A function called on a thread of its own, started at once.
+
+    The thread is a daemon, so one that hangs fails its test and not the whole run's end.
+    """
+
+    def __init__(self, function: Callable[[], T]) -> None:
+        super().__init__(daemon=True)
+        self._function = function
+        self._value: T | None = None
+        self._error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        """Call the function. Runs on the new thread."""
+        try:
+            self._value = self._function()
+        except BaseException as error:
+            self._error = error
+
+    def settle(self) -> None:
+        """Block until the call has ended, however it did."""
+        self.join(DEADLINE)
+        assert not self.is_alive(), f"the call has not ended within {DEADLINE} seconds"
+
+    def value(self) -> T:
+        """Return what the function returned, or raise what it raised."""
+        self.settle()
+        if self._error is not None:
+            raise self._error
+        return self._value  # type: ignore[return-value]
+
+    def error(self) -> BaseException:
+        """Return what the function raised."""
+        self.settle()
+        assert self._error is not None, f"returned {self._value!r}"
+        return self._error
+
+
+def call_together(count: int, function: Callable[[], T]) -> list[Call[T]]:
+    """Call a function on ``count`` threads that start it at the same moment."""
+    barrier = threading.Barrier(count)
+
+    def start() -> T:
+        barrier.wait(DEADLINE)
+        return function()
+
+    return [Call(start) for _ in range(count)]
