@@ -15,7 +15,6 @@ from typing import (
     Any,
     ClassVar,
     Generic,
-    Literal,
     Protocol,
     TypedDict,
     TypeVar,
@@ -126,8 +125,11 @@ class CommunicationIdentifier(Protocol, metaclass=_PydanticProtocolMeta):
         ...
 
     @property
-    def kind(self) -> CommunicationIdentifierKind:
-        """The kind of identifier."""
+    def kind(self) -> Any:
+        """The kind of identifier, a :class:`CommunicationIdentifierKind`.
+
+        Each SDK has an enum of its own, and no other type than this fits them all.
+        """
         ...
 
     @property
@@ -293,10 +295,8 @@ class CommunicationUserIdentifier(_Identifier[CommunicationUserProperties]):
     __slots__ = ()
     __match_args__ = ("id",)
 
-    kind: Literal[CommunicationIdentifierKind.COMMUNICATION_USER] = (
-        CommunicationIdentifierKind.COMMUNICATION_USER
-    )
-    """The kind of identifier."""
+    kind: Any = CommunicationIdentifierKind.COMMUNICATION_USER
+    """The kind of identifier, for the SDKs\' sake without a type; see the protocol."""
 
     def __init__(self, id: str, *, raw_id: str | None = None) -> None:
         properties: CommunicationUserProperties = {"id": _text("id", id)}
@@ -328,10 +328,8 @@ class PhoneNumberIdentifier(_Identifier[PhoneNumberProperties]):
     __slots__ = ()
     __match_args__ = ("value",)
 
-    kind: Literal[CommunicationIdentifierKind.PHONE_NUMBER] = (
-        CommunicationIdentifierKind.PHONE_NUMBER
-    )
-    """The kind of identifier."""
+    kind: Any = CommunicationIdentifierKind.PHONE_NUMBER
+    """The kind of identifier, for the SDKs\' sake without a type; see the protocol."""
 
     def __init__(self, value: str, *, raw_id: str | None = None) -> None:
         value = _text("value", value)
@@ -372,10 +370,8 @@ class MicrosoftTeamsUserIdentifier(_Identifier[MicrosoftTeamsUserProperties]):
     __slots__ = ()
     __match_args__ = ("user_id", "is_anonymous", "cloud")
 
-    kind: Literal[CommunicationIdentifierKind.MICROSOFT_TEAMS_USER] = (
-        CommunicationIdentifierKind.MICROSOFT_TEAMS_USER
-    )
-    """The kind of identifier."""
+    kind: Any = CommunicationIdentifierKind.MICROSOFT_TEAMS_USER
+    """The kind of identifier, for the SDKs\' sake without a type; see the protocol."""
 
     def __init__(
         self,
@@ -432,10 +428,8 @@ class MicrosoftTeamsAppIdentifier(_Identifier[MicrosoftTeamsAppProperties]):
     __slots__ = ()
     __match_args__ = ("app_id", "cloud")
 
-    kind: Literal[CommunicationIdentifierKind.MICROSOFT_TEAMS_APP] = (
-        CommunicationIdentifierKind.MICROSOFT_TEAMS_APP
-    )
-    """The kind of identifier."""
+    kind: Any = CommunicationIdentifierKind.MICROSOFT_TEAMS_APP
+    """The kind of identifier, for the SDKs\' sake without a type; see the protocol."""
 
     def __init__(
         self,
@@ -482,10 +476,8 @@ class TeamsExtensionUserIdentifier(_Identifier[TeamsExtensionUserProperties]):
     __slots__ = ()
     __match_args__ = ("user_id", "tenant_id", "resource_id", "cloud")
 
-    kind: Literal[CommunicationIdentifierKind.TEAMS_EXTENSION_USER] = (
-        CommunicationIdentifierKind.TEAMS_EXTENSION_USER
-    )
-    """The kind of identifier."""
+    kind: Any = CommunicationIdentifierKind.TEAMS_EXTENSION_USER
+    """The kind of identifier, for the SDKs\' sake without a type; see the protocol."""
 
     def __init__(
         self,
@@ -553,8 +545,8 @@ class UnknownIdentifier(_Identifier[Mapping[str, Any]]):
     __slots__ = ()
     __match_args__ = ("identifier",)
 
-    kind: Literal[CommunicationIdentifierKind.UNKNOWN] = CommunicationIdentifierKind.UNKNOWN
-    """The kind of identifier."""
+    kind: Any = CommunicationIdentifierKind.UNKNOWN
+    """The kind of identifier, for the SDKs\' sake without a type; see the protocol."""
 
     def __init__(self, identifier: str) -> None:
         self._hold(_text("identifier", identifier), {})

@@ -1,0 +1,232 @@
+"""Access-key authentication: signing a request as it will go out.
+
+The service computes the signature over the request line and the body that it receives, so what has
+to be signed is not ``request.url`` but what the transport makes of it. Tried against a raw socket,
+with azure-core 1.31 to 1.41: ``requests`` upper-cases escapes, drops the needless ones, removes dot
+segments and quotes what may not stand in a URL; ``aiohttp`` does the same and also resolves escapes
+of characters that may stand bare (``8%3Aacs`` goes out as ``8:acs``, ``x=%2F`` as ``x=/``, a space
+in a query as ``+``). Neither offers a form that the other leaves alone, and their releases differ,
+so a URL that is not plain is put through the very library that will send it. The request keeps its
+URL and its body.
+
+Known limit: a transport of another kind is taken to send what ``requests`` would.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import sys
+import time
+from binascii import b2a_base64
+from email.utils import formatdate
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+from azure.core.exceptions import ClientAuthenticationError
+from azure.core.pipeline.policies import SansIOHTTPPolicy
+from azure.core.rest import HttpRequest
+
+from ._connection import as_key_credential, parse_access_key, parse_endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from azure.core.credentials import AzureKeyCredential
+    from azure.core.pipeline import PipelineRequest
+
+# A URL that goes out as it is, through requests always, through aiohttp if it has no escapes: no
+# leading double slash, no segment that begins with a dot, no empty query, only characters that may
+# stand bare, and upper-case escapes of characters that may not. Every repetition begins with a
+# character that the one inside it cannot take, so that matching takes linear time.
+_BARE = "-A-Za-z0-9._~!$&'()*+,;=:@"
+_ESCAPE = "%(?:2[0-9A-CF]|3[A-F]|40|5[B-E]|60|7[B-D]|[89A-F][0-9A-F])"
+_SENT_AS_IS = re.compile(
+    rf"https?://[^/?#]+(?!//)"
+    rf"((?:/(?!\.)[{_BARE}]*(?:{_ESCAPE}[{_BARE}]*)*)+"
+    rf"(?:\?(?=.)[{_BARE}/?]*(?:{_ESCAPE}[{_BARE}/?]*)*)?)"
+)
+_ORIGIN = re.compile(r"(https?)://[-\w.:\[\]]*(?![^/?#])", re.ASCII | re.IGNORECASE)
+_LOOPBACK = re.compile(r"(?:localhost|127\.\d+\.\d+\.\d+|\[::1\])(?::\d+)?", re.ASCII)
+
+
+class HMACCredentialsPolicy(SansIOHTTPPolicy[Any, Any]):
+    """Signs requests with an access key, in a ``Pipeline`` as in an ``AsyncPipeline``.
+
+    It belongs behind the retry policy, so that each try is signed afresh. It sets the headers
+    ``Host``, ``x-ms-date``, ``x-ms-content-sha256`` and ``Authorization``, and leaves the URL and
+    the body as they are. Safe to share between threads and event loops; it never blocks.
+
+    :param str endpoint: The endpoint of the resource, ``https://<host>[:<port>]``, or its host
+     alone.
+    :param access_key: The access key, in base64. The key of an ``AzureKeyCredential`` is read for
+     each request, so that a rotated key counts at once.
+    :type access_key: str or ~azure.core.credentials.AzureKeyCredential
+    :keyword now: Returns the current time, in Unix seconds; the system's clock if not given.
+    :paramtype now: ~collections.abc.Callable[[], float] or None
+    :raises TypeError: If an argument is of another type.
+    :raises ValueError: If the endpoint or the access key is malformed. The message does not contain
+     it.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        access_key: str | AzureKeyCredential,
+        *,
+        now: Callable[[], float] | None = None,
+    ) -> None:
+        super().__init__()
+        if isinstance(endpoint, str) and "://" not in endpoint:  # type: ignore[redundant-expr]
+            endpoint = f"https://{endpoint}"  # the siblings' own policies are given the host alone
+        self._endpoint = parse_endpoint(endpoint)
+        self._host = _host(self._endpoint)
+        self._credential = as_key_credential(access_key)
+        self._decoded = ("", b"")  # a key and its bytes; replaced as one, for threads share it
+        self._now = now
+
+    def __reduce__(self) -> Any:
+        msg = "HMACCredentialsPolicy holds an access key and cannot be copied or pickled"
+        raise TypeError(msg)
+
+    def on_request(self, request: PipelineRequest[Any]) -> None:
+        """Sign the request.
+
+        :param ~azure.core.pipeline.PipelineRequest request: The request. The option
+         ``enforce_https=False`` admits plain http to a loopback address.
+        :raises ~azure.core.exceptions.ClientAuthenticationError: If the request goes to another
+         host than the endpoint's, or over plain http.
+        :raises TypeError: If the body can be read only once, or is made by the transport, as
+         multipart forms are.
+        """
+        check_destination(request, self._endpoint)
+        http_request = request.http_request
+        headers = http_request.headers
+        content_hash = _base64(hashlib.sha256(_sent_body(http_request)).digest())
+        target = _sent_target(http_request.url, request.context.transport)
+        date = _http_date(int(time.time() if self._now is None else self._now()))
+        to_sign = (
+            f"{http_request.method.upper()}\n{target}\n{date};{self._host};{content_hash}"
+        ).encode()
+        signature = _base64(hmac.digest(self._key(), to_sign, "sha256"))
+        # Transports would set Host themselves; set here, it is the one that was signed.
+        headers["Host"] = self._host
+        headers["x-ms-date"] = date
+        headers["x-ms-content-sha256"] = content_hash
+        headers["Authorization"] = (
+            f"HMAC-SHA256 SignedHeaders=x-ms-date;host;x-ms-content-sha256&Signature={signature}"
+        )
+
+    def _key(self) -> bytes:
+        text, decoded = self._decoded
+        current = self._credential.key
+        if current != text:
+            decoded = parse_access_key(current)
+            self._decoded = (current, decoded)
+        return decoded
+
+
+def check_destination(request: PipelineRequest[Any], endpoint: str) -> None:
+    """Refuse a request that would carry a credential elsewhere than to the endpoint, over https.
+
+    Redirects and absolute URLs pass here too, for a policy sees the URL of each try. The text
+    before the path has to be the endpoint's own, with no character that a host name cannot have, so
+    that no two parsers can read it differently.
+
+    :param ~azure.core.pipeline.PipelineRequest request: The request. Its option ``enforce_https``
+     is kept in the context for later tries and away from the transport, as azure-core's bearer
+     token policy does.
+    :param str endpoint: The endpoint, as ``parse_endpoint`` returns it.
+    :raises ~azure.core.exceptions.ClientAuthenticationError: If the request goes to another host,
+     or over plain http. azure-core's retry policy does not retry after this error.
+    """
+    if request.context.options.pop("enforce_https", None) is False:
+        request.context["enforce_https"] = False
+    url: str = request.http_request.url
+    if url.startswith(endpoint) and url[len(endpoint) : len(endpoint) + 1] in "/?#":
+        return
+    match = _ORIGIN.match(url)
+    if match is None or _host(match[0]) != _host(endpoint):
+        msg = (
+            f"The request goes to another host than {endpoint}, which alone may have the "
+            "credential: check its URL, or the redirect that led there"
+        )
+        raise ClientAuthenticationError(msg)
+    if match[1].lower() == "https":
+        return
+    if request.context.get("enforce_https", True) or not _LOOPBACK.fullmatch(_host(endpoint)):
+        msg = (
+            f"The request to {endpoint} goes over plain http, which would show the credential: use "
+            "https (a test on a loopback address may set enforce_https=False)"
+        )
+        raise ClientAuthenticationError(msg)
+
+
+def _host(endpoint: str) -> str:
+    """Host and port as the Host header has them: in lower case, without the default port."""
+    return endpoint.lower().partition("://")[2].removesuffix(":443")
+
+
+def _sent_target(url: str, transport: object) -> str:
+    """Path and query as the transport will send them."""
+    as_is = _SENT_AS_IS.fullmatch(url)
+    if as_is and "%" not in url:
+        return as_is[1]
+    if _is_aiohttp(transport):
+        from yarl import URL
+
+        return URL(url).raw_path_qs
+    if as_is:
+        return as_is[1]
+    from requests import PreparedRequest
+    from requests.adapters import HTTPAdapter
+
+    prepared = PreparedRequest()
+    prepared.prepare_url(url, None)
+    # Not prepared.path_url: some releases change a leading double slash on the way from there.
+    return HTTPAdapter().request_url(prepared, None)
+
+
+def _is_aiohttp(transport: object) -> bool:
+    if "aiohttp" not in sys.modules:  # then it cannot be, and importing it is slow
+        return False
+    from azure.core.pipeline.transport import AioHttpTransport
+
+    return isinstance(transport, AioHttpTransport)
+
+
+def _sent_body(http_request: Any) -> bytes:
+    """The body as the transport will send it."""
+    if isinstance(http_request, HttpRequest):
+        body = http_request.content
+    else:
+        body = http_request.data or http_request.files
+    if body is None:
+        return b""
+    if isinstance(body, str):
+        encoded = body.encode()
+        if len(encoded) != len(body) and "Content-Length" in http_request.headers:
+            # azure-core counted characters, and aiohttp would cut the text at that many bytes.
+            http_request.headers["Content-Length"] = str(len(encoded))
+        return encoded
+    if isinstance(body, (bytes, bytearray, memoryview)):
+        return bytes(body)
+    if isinstance(body, dict) and not http_request.files:
+        return urlencode(body, doseq=True).encode()
+    msg = (
+        "The body of a request signed with an access key must be a str, bytes, JSON or a form "
+        "without files: streams can be read only once, and multipart bodies are known to the "
+        "transport alone. Read it into bytes first"
+    )
+    raise TypeError(msg)
+
+
+def _base64(digest: bytes) -> str:
+    return b2a_base64(digest, newline=False).decode()
+
+
+@lru_cache(maxsize=2)
+def _http_date(unix_seconds: int) -> str:
+    return formatdate(unix_seconds, usegmt=True)
