@@ -8,13 +8,18 @@ import base64
 import inspect
 import itertools
 import json
+import os
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from types import FrameType
 from typing import Any, Generic, TypeVar
 
+import pytest
 from azure.communication.common._engine import Engine
+from azure.communication.common._scheduler import Scheduler, _schedulers
 
 DEADLINE = 30  # seconds of real time that pass only where a test fails
 
@@ -221,3 +226,53 @@ def call_together(count: int, function: Callable[[], T]) -> list[Call[T]]:
         return function()
 
     return [Call(start) for _ in range(count)]
+
+
+def run_async(main: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine as ``asyncio.run`` does, but fail the test if its loop freezes."""
+    return Call(lambda: asyncio.run(main)).value()
+
+
+async def turn_until(condition: Callable[[], bool]) -> None:
+    """Let the event loop turn until something has happened."""
+    give_up_at = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < give_up_at, f"it has not happened within {DEADLINE} seconds"
+        await asyncio.sleep(0)
+
+
+def manual_scheduler(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Scheduler:
+    """Replace this process's scheduler by one without a thread; the test calls ``run_due``."""
+    scheduler = Scheduler(clock.wall, clock.mono, lambda: 0.0)
+    scheduler._running = True
+    monkeypatch.setitem(_schedulers, os.getpid(), scheduler)
+    return scheduler
+
+
+class Fault:
+    """Something that happens at the nth point of what a thread does in ``with fault:``.
+
+    The points are where CPython delivers signals and starts the garbage collector: where a Python
+    function is entered and where a C function returns.
+    """
+
+    def __init__(self, nth: int, happen: Callable[[], object]) -> None:
+        self._left = nth
+        self._happen = happen
+
+    @property
+    def happened(self) -> bool:
+        """Tell whether there were as many points."""
+        return self._left <= 0
+
+    def __enter__(self) -> None:
+        sys.setprofile(self._pass)
+
+    def __exit__(self, *exc_info: object) -> None:
+        sys.setprofile(None)
+
+    def _pass(self, frame: FrameType, event: str, arg: object) -> None:
+        if event in ("call", "c_return"):
+            self._left -= 1
+            if self._left == 0:
+                self._happen()

@@ -1,6 +1,6 @@
 """What happens to a token over time: scenarios that hold for the rules and for both credentials.
 
-A scenario starts with a token named T0 that lives for ``life`` seconds, or with none. Each step says
+A scenario starts with a token named T0 that lives for ``life`` seconds, or with none. A step says
 what is done, what the issuer would answer if it were asked, how often it is asked, and what the
 caller gets. Times are seconds since the start.
 """
@@ -446,6 +446,20 @@ SCENARIOS += [
             ask("B", issuer=Issue("B", life)),
         ),
     )
-    for life in (2, 8, 90, 118, 120, 122, 598, 602, 1198, 3600, 86_400, 40 * 86_400, 100 * 365 * 86_400)
+    for life in (
+        2,
+        8,
+        90,
+        118,
+        120,
+        122,
+        598,
+        602,
+        1198,
+        3600,
+        86_400,
+        40 * 86_400,
+        100 * 365 * 86_400,
+    )
     for window in (min(120, life / 2),)
 ]

@@ -4,16 +4,16 @@ import asyncio
 import contextlib
 
 import pytest
-from azure.core.credentials import AccessToken, AccessTokenInfo
-from fakes import Clock, on_clock
-from lifecycle import SCENARIOS, Issue
-
 from azure.communication.common import CommunicationTokenCredential, _credential, _refresh, aio
 from azure.communication.common._refresh import Action, Now, State
 from azure.communication.common._scheduler import Scheduler
 from azure.communication.common._token import read_token
 from azure.communication.common.aio import _credential as _aio_credential
 from azure.communication.common.aio._scheduler import LoopScheduler
+from azure.core.credentials import AccessToken, AccessTokenInfo
+
+from fakes import Clock, on_clock
+from lifecycle import SCENARIOS, Issue
 
 
 class Play:
@@ -79,14 +79,13 @@ class Rules:
         return Now(self.play.clock.wall(), self.play.clock.mono())
 
     def ask(self, claims):
-        action = _refresh.decide(self.state, None, self.now(), claims=claims)
+        action = _refresh.decide(self.state, self.now(), claims=claims)
         if action is Action.RAISE:
             raise self.state.error or RuntimeError("closed")
         if action is Action.REFRESH:
             self.refresh(claims)
         token = self.state.token
         refresh_on = _refresh.refresh_on(self.state, token)
-        self.state = _refresh.freshen(self.state, self.now())
         return AccessTokenInfo(token.token, token.expires_on, refresh_on=refresh_on)
 
     def refresh(self, claims):

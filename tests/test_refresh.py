@@ -3,13 +3,12 @@
 import math
 
 import pytest
+from azure.communication.common import _refresh
+from azure.communication.common._refresh import Action, Flight, Now, State
 from azure.core.credentials import AccessToken
 from azure.core.exceptions import ClientAuthenticationError, HttpResponseError
 from hypothesis import given
 from hypothesis import strategies as st
-
-from azure.communication.common import _refresh
-from azure.communication.common._refresh import Action, Flight, Now, State
 
 T0 = 1_700_000_000
 
@@ -47,9 +46,9 @@ def test_callers_refresh_in_the_last_two_minutes_or_half_of_a_shorter_life(life,
     """The on-demand window is min(120 s, L/2)."""
     state = started(life)
     start = life - window
-    assert _refresh.decide(state, None, at(start - 0.001)) is Action.RETURN
-    assert _refresh.decide(state, None, at(start)) is Action.REFRESH
-    assert _refresh.decide(state, None, at(life - 0.001)) is Action.REFRESH
+    assert _refresh.decide(state, at(start - 0.001)) is Action.RETURN
+    assert _refresh.decide(state, at(start)) is Action.REFRESH
+    assert _refresh.decide(state, at(life - 0.001)) is Action.REFRESH
     assert _refresh.refresh_on(state, state.token) == int(min(T0 + start, T0 + life - 75))
 
 
@@ -63,8 +62,8 @@ def test_the_background_refreshes_ten_minutes_before_expiry_or_half_way(life, wi
     assert state.due_on == T0 + life - window
     assert _refresh.refresh_on(state, state.token) == int(min(T0 + life - window, T0 + life - 75))
     callers_window = min(120, life / 2)
-    assert _refresh.decide(state, None, at(life - callers_window - 0.001)) is Action.RETURN
-    assert _refresh.decide(state, None, at(life - callers_window)) is Action.REFRESH
+    assert _refresh.decide(state, at(life - callers_window - 0.001)) is Action.RETURN
+    assert _refresh.decide(state, at(life - callers_window)) is Action.REFRESH
 
 
 @given(st.floats(0.001, 4e9), st.booleans())
@@ -72,7 +71,7 @@ def test_windows_have_no_cliff_and_never_overflow(life, proactive):
     """Whatever the life, the token is good at once, due before it ends, and told in time."""
     expiring = AccessToken("t", T0 + life)
     state = _refresh.start(State(), expiring, at(0), proactive=proactive)
-    assert _refresh.decide(state, None, at(0)) is Action.RETURN
+    assert _refresh.decide(state, at(0)) is Action.RETURN
     assert T0 + life / 2 - 1e-3 <= state.ask_on <= T0 + life
     assert _refresh.refresh_on(state, expiring) <= T0 + life - 75
     assert state.due_on == (state.ask_on if proactive else math.inf)
@@ -92,7 +91,7 @@ def test_windows_have_no_cliff_and_never_overflow(life, proactive):
 )
 def test_the_earlier_of_two_clocks_decides(now, action):
     """Neither a suspended machine nor a clock that was set back keeps a token alive."""
-    assert _refresh.decide(started(3600), None, now) is action
+    assert _refresh.decide(started(3600), now) is action
 
 
 def test_life_left_is_by_the_earlier_clock():
@@ -105,53 +104,64 @@ def test_life_left_is_by_the_earlier_clock():
     assert _refresh.life_left(State(), at(0)) == 0
 
 
-def flight(claims=None, started_at=1_000.0, *, lost=False):
+def flight(started_at=1_000.0, *, lost=False):
     kind = type("Lost", (Flight,), {"is_lost": lambda self: True}) if lost else Flight
-    return kind(claims, started_at, ahead=False)
-
-
-EMPTY, VALID, STALE = State(), started(3600), started(0.001)
+    return kind(None, started_at, ahead=False)
 
 
 @pytest.mark.parametrize(
-    ("state", "now", "under_way", "claims", "action"),
+    ("under_way", "now", "overdue"),
     [
-        (EMPTY, at(0), None, None, Action.REFRESH),
-        (EMPTY, at(0), flight(), None, Action.WAIT),
-        (EMPTY, at(59.9), flight(), None, Action.WAIT),
-        (EMPTY, at(60), flight(), None, Action.REFRESH),  # a newcomer may start another
-        (EMPTY, at(0), flight(lost=True), None, Action.REFRESH),
-        (VALID, at(0), flight(), None, Action.RETURN),
-        (VALID, at(3500), flight(started_at=4500), None, Action.RETURN),
-        (VALID, at(3500), flight(started_at=4400), None, Action.REFRESH),
-        (VALID, at(3600), flight(started_at=4590), None, Action.WAIT),
-        (VALID, at(0), None, "c", Action.REFRESH),
-        (VALID, at(0), flight("c"), "c", Action.WAIT),
-        (_refresh.CLOSED, at(0), None, None, Action.RAISE),
-        (_refresh.CLOSED, at(0), flight(), "c", Action.RAISE),
+        (flight(), at(0), False),
+        (flight(), at(59.9), False),
+        (flight(), at(60), True),
+        (flight(), at(60, mono=59), False),
+        (flight(lost=True), at(0), True),
     ],
 )
-def test_what_a_caller_does_next(state, now, under_way, claims, action):
-    """The table at the top of the module, and what an overdue flight changes."""
-    assert _refresh.decide(state, under_way, now, claims=claims) is action
+def test_a_newcomer_may_start_another_refresh_after_a_minute(under_way, now, overdue):
+    """Nobody waits longer for a refresh that hangs, or at all for one that can never end."""
+    assert under_way.is_overdue(now) is overdue
+
+
+EMPTY, VALID = State(), started(3600)
+
+
+@pytest.mark.parametrize(
+    ("state", "now", "claims", "alone", "with_a_refresh_under_way"),
+    [
+        (EMPTY, at(0), None, Action.REFRESH, Action.WAIT),
+        (EMPTY, at(0), "c", Action.REFRESH, Action.WAIT),
+        (VALID, at(0), None, Action.RETURN, Action.RETURN),
+        (VALID, at(3500), None, Action.REFRESH, Action.RETURN),
+        (VALID, at(3600), None, Action.REFRESH, Action.WAIT),
+        (VALID, at(0), "c", Action.REFRESH, Action.WAIT),
+        (_refresh.CLOSED, at(0), None, Action.RAISE, Action.RAISE),
+        (_refresh.CLOSED, at(0), "c", Action.RAISE, Action.RAISE),
+    ],
+)
+def test_what_a_caller_does_next(state, now, claims, alone, with_a_refresh_under_way):
+    """The table at the top of the module."""
+    assert _refresh.decide(state, now, claims=claims) is alone
+    assert _refresh.decide(state, now, claims=claims, under_way=True) is with_a_refresh_under_way
 
 
 def test_the_background_does_not_wait_for_the_callers_window():
     """What is due is refreshed although callers would still leave it alone."""
     state = started(3600, proactive=True)
-    assert _refresh.decide(state, None, at(3000), ahead=True) is Action.REFRESH
-    assert _refresh.decide(state, None, at(3000)) is Action.RETURN
-    assert _refresh.decide(state, flight(started_at=4000), at(3000), ahead=True) is Action.RETURN
+    assert _refresh.decide(state, at(3000), ahead=True) is Action.REFRESH
+    assert _refresh.decide(state, at(3000)) is Action.RETURN
+    assert _refresh.decide(state, at(3000), ahead=True, under_way=True) is Action.RETURN
 
 
 def test_claims_are_answered_by_the_token_that_they_just_brought():
     """Ten clients with one challenge cause one refresh, but a later challenge another."""
     state = _refresh.succeed(VALID, token(7200, "n"), at(10), "c", proactive=False)
     assert state.token.token == "n"
-    assert _refresh.decide(state, None, at(39), claims="c") is Action.RETURN
-    assert _refresh.decide(state, None, at(40), claims="c") is Action.REFRESH
-    assert _refresh.decide(state, None, at(11), claims="other") is Action.REFRESH
-    assert _refresh.decide(state, None, at(11)) is Action.RETURN
+    assert _refresh.decide(state, at(39), claims="c") is Action.RETURN
+    assert _refresh.decide(state, at(40), claims="c") is Action.REFRESH
+    assert _refresh.decide(state, at(11), claims="other") is Action.REFRESH
+    assert _refresh.decide(state, at(11)) is Action.RETURN
 
 
 def test_claims_may_bring_a_token_that_expires_sooner():
@@ -177,8 +187,8 @@ def test_with_a_valid_token_the_next_try_is_half_way_to_expiry(left, pause, outc
     assert state.token == VALID.token
     assert state.error is None
     just_before = at(3600 - left + pause - 0.001)
-    assert _refresh.decide(state, None, just_before) is Action.RETURN
-    assert _refresh.decide(state, None, at(3600 - left + pause)) is Action.REFRESH
+    assert _refresh.decide(state, just_before) is Action.RETURN
+    assert _refresh.decide(state, at(3600 - left + pause)) is Action.REFRESH
     expected = min(T0 + 3600 - left + pause, T0 + 3600 - 75)
     assert _refresh.refresh_on(state, state.token) == int(expected)
     assert state.due_on == math.inf
@@ -207,10 +217,10 @@ def test_without_a_valid_token_tries_are_held_apart(nth, hold):
         state = failed(state, at(0))
     assert state.failures == nth
     if hold:
-        assert _refresh.decide(state, None, at(hold - 0.001)) is Action.RAISE
-        assert _refresh.decide(state, None, at(hold - 0.001), claims="c") is Action.RAISE
+        assert _refresh.decide(state, at(hold - 0.001)) is Action.RAISE
+        assert _refresh.decide(state, at(hold - 0.001), claims="c") is Action.RAISE
         assert str(state.error) == "down"
-    assert _refresh.decide(state, None, at(hold)) is Action.REFRESH
+    assert _refresh.decide(state, at(hold)) is Action.REFRESH
 
 
 def test_jitter_shortens_a_hold_by_up_to_a_fifth():
@@ -224,13 +234,13 @@ def test_a_success_ends_the_counting_of_failures():
     state = failed(failed(EMPTY, at(0)), at(0))
     state = _refresh.succeed(state, token(3600), at(1), None, proactive=False)
     assert (state.failures, state.error) == (0, None)
-    assert _refresh.decide(failed(state, at(3600)), None, at(3600)) is Action.REFRESH
+    assert _refresh.decide(failed(state, at(3600)), at(3600)) is Action.REFRESH
 
 
 def test_failures_while_valid_do_not_count_when_it_has_expired():
     """A hold that was set for a valid token ends with the token, even if a clock jumps."""
     state = failed(failed(VALID, at(3500)), at(3550))
-    assert _refresh.decide(state, None, at(3600, mono=3551)) is Action.REFRESH
+    assert _refresh.decide(state, at(3600, mono=3551)) is Action.REFRESH
 
 
 def test_the_background_goes_on_trying_after_expiry():
@@ -251,7 +261,7 @@ def test_retry_after_wins_over_a_shorter_hold(header, wait):
     assert state.retry_at == at(wait).mono
     state = failed(VALID, at(3590), failure=error(header))
     assert _refresh.life_left(state, at(3595)) > 0
-    after_expiry = _refresh.decide(state, None, at(3600))
+    after_expiry = _refresh.decide(state, at(3600))
     assert after_expiry is (Action.RAISE if wait > 10 else Action.REFRESH)
 
 
@@ -289,7 +299,7 @@ def test_after_a_refusal_an_earlier_expiry_is_taken():
     """The refused token does not count as a valid one."""
     state = _refresh.refuse(VALID, at(100), jitter=0)
     assert state.token is None
-    assert _refresh.decide(state, None, at(100)) is Action.REFRESH
+    assert _refresh.decide(state, at(100)) is Action.REFRESH
     state = _refresh.succeed(state, token(600, "n"), at(100), None, proactive=False)
     assert state.token == token(600, "n")
 
@@ -311,13 +321,13 @@ def test_tokens_that_are_refused_while_young_are_held_apart():
 def test_the_hold_after_refusals_says_why():
     """The first refusal of a young token is free; from the second on an error explains the hold."""
     state = _refresh.refuse(VALID, at(1), jitter=0)
-    assert _refresh.decide(state, None, at(1)) is Action.REFRESH
+    assert _refresh.decide(state, at(1)) is Action.REFRESH
     state = _refresh.succeed(state, token(3600, "n"), at(1), None, proactive=False)
     state = _refresh.refuse(state, at(2), jitter=0)
-    assert _refresh.decide(state, None, at(2.4)) is Action.RAISE
+    assert _refresh.decide(state, at(2.4)) is Action.RAISE
     assert isinstance(state.error, ClientAuthenticationError)
     assert "refused 2 tokens in a row" in str(state.error)
-    assert _refresh.decide(state, None, at(2.5)) is Action.REFRESH
+    assert _refresh.decide(state, at(2.5)) is Action.REFRESH
 
 
 def test_a_token_that_was_good_for_a_while_ends_the_counting_of_refusals():
@@ -326,15 +336,15 @@ def test_a_token_that_was_good_for_a_while_ends_the_counting_of_refusals():
     state = _refresh.succeed(state, token(3600, "n"), at(1), None, proactive=False)
     state = _refresh.refuse(state, at(31), jitter=0)
     assert state.refusals == 1
-    assert _refresh.decide(state, None, at(31)) is Action.REFRESH
+    assert _refresh.decide(state, at(31)) is Action.REFRESH
 
 
 def test_a_refusal_does_not_shorten_a_retry_after():
     """The issuer's own word stands."""
     state = failed(VALID, at(3400), failure=error("100"))
     state = _refresh.refuse(state, at(3410), jitter=0)
-    assert _refresh.decide(state, None, at(3499)) is Action.RAISE
-    assert _refresh.decide(state, None, at(3500)) is Action.REFRESH
+    assert _refresh.decide(state, at(3499)) is Action.RAISE
+    assert _refresh.decide(state, at(3500)) is Action.REFRESH
 
 
 def test_the_background_may_refresh_anywhere_from_half_way_to_its_time():
@@ -345,18 +355,11 @@ def test_the_background_may_refresh_anywhere_from_half_way_to_its_time():
     assert _refresh.due_range(State(due_on=T0), at(5)) == (T0, T0)
 
 
-def test_freshness_is_granted_for_thirty_seconds_at_most():
-    """A single look at the wall clock is enough for that long, and never inside the window."""
-    state = _refresh.freshen(VALID, at(100))
-    assert (state.fresh_on, state.stale_on) == (T0 + 100, T0 + 130)
-    state = _refresh.freshen(VALID, at(3470))
-    assert state.stale_on == T0 + 3480
-    state = _refresh.freshen(VALID, at(100, mono=3475))
-    assert state.stale_on == T0 + 105
-    assert _refresh.freshen(VALID, at(3480)) is VALID
-    held = failed(VALID, at(3500))
-    assert held.stale_on == -math.inf
-    assert _refresh.freshen(held, at(3501)) is held
+def test_the_failure_of_an_old_refresh_does_not_bring_a_fresh_token_forward():
+    """A refresh that failed after another one succeeded says nothing about the new token."""
+    state = failed(started(86_400, proactive=True), at(10), proactive=True)
+    assert state.due_on == T0 + 86_400 - 600
+    assert failed(VALID, at(10)).ask_on == T0 + 3480
 
 
 class Awkward(Exception):

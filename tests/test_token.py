@@ -6,12 +6,11 @@ import pickle
 from pathlib import Path
 
 import pytest
+from azure.communication.common import _token
+from azure.communication.common._token import RedactedAccessToken, read_token
 from azure.core.credentials import AccessToken, AccessTokenInfo
 from hypothesis import given
 from hypothesis import strategies as st
-
-from azure.communication.common import _token
-from azure.communication.common._token import RedactedAccessToken, read_token
 
 CASES = json.loads((Path(__file__).parent / "conformance" / "tokens.json").read_text())
 NOW = 1_700_000_000.75
@@ -54,7 +53,7 @@ def test_an_encrypted_token_lives_ten_minutes_or_as_long_as_said(case, caplog, m
 @pytest.mark.parametrize("case", by_name("invalid"))
 def test_any_other_text_is_refused_with_the_remedy(case):
     """The error names the argument and says what to pass, and neither it nor its cause shows it."""
-    with pytest.raises(ValueError, match="^token") as caught:
+    with pytest.raises(ValueError, match=r"^token") as caught:
         read(case["token"])
     assert "pass the bare JWT" in str(caught.value)
     assert caught.value.__cause__ is None
@@ -71,7 +70,9 @@ def test_an_assumed_lifetime_admits_opaque_tokens(text):
     assert read(text, lifetime=30) == (text, 1_700_000_030)
 
 
-@pytest.mark.parametrize("text", ["", "   ", "Bearer abc", '"abc"', "abc\n", '{"token": "abc"}', "ž"])
+@pytest.mark.parametrize(
+    "text", ["", "   ", "Bearer abc", '"abc"', "abc\n", '{"token": "abc"}', "ž"]
+)
 def test_what_no_header_can_carry_is_refused_even_so(text):
     """A lifetime does not admit what is no token but something around one."""
     with pytest.raises(ValueError, match="is not a JWT"):
@@ -86,7 +87,9 @@ def test_an_access_token_brings_its_own_expiry(kind, expiry, expected):
 
 
 @pytest.mark.parametrize("kind", [AccessToken, AccessTokenInfo])
-@pytest.mark.parametrize("expiry", [None, "10", True, -1, float("nan"), float("inf"), 10**400, 1e15])
+@pytest.mark.parametrize(
+    "expiry", [None, "10", True, -1, float("nan"), float("inf"), 10**400, 1e15]
+)
 def test_an_expiry_that_is_no_time_is_refused(kind, expiry):
     """Whatever cannot be Unix seconds is refused, also what would overflow later."""
     with pytest.raises(ValueError, match="expires_on"):
@@ -127,7 +130,15 @@ def test_what_is_returned_does_not_show_the_token():
     """repr, str and format of both kinds hide the text, which stays readable and picklable."""
     token = RedactedAccessToken("secret", 10)
     info = _token.RedactedAccessTokenInfo("secret", 10, refresh_on=5)
-    for shown in (repr(token), str(token), f"{token}", repr(info), str(info), f"{info}", f"{[info]}"):
+    for shown in (
+        repr(token),
+        str(token),
+        f"{token}",
+        repr(info),
+        str(info),
+        f"{info}",
+        f"{[info]}",
+    ):
         assert "secret" not in shown
         assert "expires_on=10" in shown
     assert pickle.loads(pickle.dumps(token)) == token == AccessToken("secret", 10)

@@ -27,7 +27,7 @@ from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple, NoReturn, Protocol
 
-from azure.core.credentials import AccessToken, TokenRequestOptions
+from azure.core.credentials import AccessToken
 
 from . import _refresh
 from ._refresh import Action, Flight, Now, State
@@ -103,20 +103,6 @@ def is_entra_form(
     return False
 
 
-def read_options(
-    claims: str | None, tenant_id: str | None, enable_cae: bool
-) -> TokenRequestOptions:
-    """Return the arguments of ``get_token`` in the form that ``get_token_info`` takes."""
-    options: TokenRequestOptions = {}
-    if claims:
-        options["claims"] = claims
-    if tenant_id:
-        options["tenant_id"] = tenant_id
-    if enable_cae:
-        options["enable_cae"] = enable_cae
-    return options
-
-
 class Source(Protocol):
     """Where time or chance comes from: a function that is no method of its class."""
 
@@ -175,7 +161,7 @@ class Engine:
         elif refresher is None:
             expiring = read_token(token, now.wall, lifetime, "token")
             self._state = State(
-                token=expiring, fresh_on=-_refresh.INFINITY, stale_on=expiring.expires_on
+                token=expiring, ask_on=expiring.expires_on, ask_at=_refresh.INFINITY
             )
         else:
             expiring = read_token(token, now.wall, lifetime, "token")
@@ -238,16 +224,13 @@ class Engine:
             return Turn(token=self._static_token())
         with self._guard():
             state, now = self._state, self._now()
-            flight = self._find_flight(claims)
-            action = _refresh.decide(state, flight, now, claims=claims, ahead=ahead)
+            flight = self._find_flight(claims, now)
+            action = _refresh.decide(state, now, claims=claims, ahead=ahead, under_way=bool(flight))
             if action is Action.REFRESH and ahead and self._flights:
                 action = Action.WAIT  # even for an overdue one: it may occupy a worker
-            if action is Action.RETURN:
-                self._state = _refresh.freshen(state, now)
-            elif action is Action.REFRESH:
-                overdue = flight
+            if action is Action.REFRESH:
                 flight = self._flight_type(claims, now.mono, ahead=ahead)
-                self._flights = (*(f for f in self._flights if f is not overdue), flight)
+                self._flights = (*(f for f in self._flights if not f.is_overdue(now)), flight)
             if flight is not None and action in (Action.REFRESH, Action.WAIT):
                 self._board(flight)
         if action is Action.RETURN:
@@ -279,7 +262,7 @@ class Engine:
             raise overdue()
         return None
 
-    def _invoke(self, options: TokenRequestOptions) -> Any:
+    def _invoke(self, options: dict[str, Any]) -> Any:
         """Call the refresher; its result may have to be awaited."""
         if self._exchange is not None:
             return self._exchange(options, self._state.token)
@@ -303,7 +286,8 @@ class Engine:
                     _refresh.check_result(before, token, now)
                 except ValueError as exc:
                     token, error = None, exc
-            self._state = state = self._after(flight, token, None if is_late else error, now)
+            claims = None if is_late else flight.claims  # late, it counts only if it is newer
+            self._state = state = self._after(claims, token, None if is_late else error, now)
             left = _refresh.life_left(state, now)
             if token is not None or (left > 0 and flight.claims is None):
                 flight.token = state.token
@@ -316,16 +300,16 @@ class Engine:
                 self._arm(state, now)
 
     def _after(
-        self, flight: Flight, token: AccessToken | None, error: Exception | None, now: Now
+        self, claims: str | None, token: AccessToken | None, error: Exception | None, now: Now
     ) -> State:
         state = self._state
         if state.closed:
             return state
         if token is not None:
-            return _refresh.succeed(state, token, now, flight.claims, proactive=self._proactive)
+            return _refresh.succeed(state, token, now, claims, proactive=self._proactive)
         if error is not None:
             return _refresh.fail(
-                state, error, now, flight.claims, jitter=self._rand(), proactive=self._proactive
+                state, error, now, claims, jitter=self._rand(), proactive=self._proactive
             )
         return state
 
@@ -361,9 +345,9 @@ class Engine:
     def _static_token(self) -> AccessToken | None:
         with self._guard():
             state = self._state
-            has_expired = self._wall() >= state.stale_on
+            has_expired = self._wall() >= state.ask_on
             if has_expired:  # said once
-                self._state = replace(state, stale_on=_refresh.INFINITY)
+                self._state = replace(state, ask_on=_refresh.INFINITY)
         if has_expired:
             _LOGGER.warning(
                 "The token has expired and cannot be refreshed, so requests will be refused. Pass "
@@ -381,22 +365,25 @@ class Engine:
 
     def _renew(self) -> None:
         """Start over in a forked child: keep the token, drop the parent's flights, arm again."""
-        now = self._now()
+        state, now = self._state, self._now()
+        if state.token is not None:  # undoes _visit_after_fork
+            state = replace(state, ask_at=now.mono + state.ask_on - now.wall)
+        self._state = state
         self._lock = threading.RLock()
         self._flights = ()
         self._entry = 0
-        state = self._state
         self._process = os.getpid()
         if state.due_on < _refresh.INFINITY:
             self._arm(state, now)
 
     def _visit_after_fork(self) -> None:
         """Have the next use take the slow path. Called in the child, where no other thread is."""
-        self._state = replace(self._state, stale_on=-_refresh.INFINITY)
+        self._state = replace(self._state, ask_at=-_refresh.INFINITY)
 
-    def _find_flight(self, claims: str | None) -> Flight | None:
+    def _find_flight(self, claims: str | None, now: Now) -> Flight | None:
+        """Return a flight that is worth waiting for."""
         for flight in self._flights:  # a token with claims serves those who ask for none
-            if claims is None or flight.claims == claims:
+            if (claims is None or flight.claims == claims) and not flight.is_overdue(now):
                 return flight
         return None
 

@@ -64,9 +64,7 @@ class Now(NamedTuple):
 class State:
     """All that is known about the token of one credential. Times are seconds.
 
-    ``*_on`` is wall-clock time, ``*_at`` monotonic time. From ``fresh_on`` to ``stale_on`` the
-    token is returned after a look at the wall clock alone. That is at most 30 seconds, so a clock
-    that is set meanwhile cannot carry a token past its window.
+    ``*_on`` is wall-clock time, ``*_at`` monotonic time.
     """
 
     token: AccessToken | None = None
@@ -74,11 +72,9 @@ class State:
     """The token's expiry by the monotonic clock."""
     window: float = 0.0
     """How long before expiry callers start a refresh."""
-    fresh_on: float = INFINITY
-    stale_on: float = -INFINITY
     ask_on: float = -INFINITY
     ask_at: float = -INFINITY
-    """Until this moment by both clocks nobody refreshes: the start of the window, or a hold."""
+    """Until this moment by both clocks a valid token is returned without another thought."""
     due_on: float = INFINITY
     """When the background should refresh it."""
     obtained_at: float = -INFINITY
@@ -142,28 +138,26 @@ def life_left(state: State, now: Now) -> float:
 
 def decide(
     state: State,
-    flight: Flight | None,
     now: Now,
     *,
     claims: str | None = None,
     ahead: bool = False,
+    under_way: bool = False,
 ) -> Action:
     """Decide what a caller does next.
 
     :param State state: What is known about the token.
-    :param flight: A refresh under way that would serve this caller, overdue or not.
-    :type flight: Flight or None
     :param Now now: The time.
     :keyword claims: Claims that the token has to carry.
     :paramtype claims: str or None
     :keyword bool ahead: True for the background, which refreshes before callers have to.
+    :keyword bool under_way: Whether a refresh that would serve this caller is under way.
     :return: What to do.
     :rtype: Action
     """
     if state.closed:
         return Action.RAISE
     left = life_left(state, now)
-    under_way = flight is not None and not flight.is_overdue(now)
     if claims is None and left > 0:
         on_hold = now.wall < state.ask_on and now.mono < state.ask_at
         early = not ahead and (on_hold or left > state.window)
@@ -188,8 +182,9 @@ def start(state: State, token: AccessToken, now: Now, *, proactive: bool) -> Sta
     """
     life = token.expires_on - now.wall
     window = min(ON_DEMAND_WINDOW_SECONDS, life / 2)
-    ask_on = token.expires_on - (min(PROACTIVE_WINDOW_SECONDS, life / 2) if proactive else window)
-    started = State(
+    ahead = min(PROACTIVE_WINDOW_SECONDS, life / 2) if proactive else window
+    ask_on = float(token.expires_on - ahead)  # comparing a float with an int takes twice as long
+    return State(
         token=token,
         deadline_at=now.mono + life,
         window=window,
@@ -200,15 +195,6 @@ def start(state: State, token: AccessToken, now: Now, *, proactive: bool) -> Sta
         refused=state.refused,
         refusals=state.refusals,
     )
-    return freshen(started, now)
-
-
-def freshen(state: State, now: Now) -> State:
-    """Return the state in which a token before its window can be had at the cost of one look."""
-    quiet = min(state.ask_on - now.wall, state.ask_at - now.mono, CLOCK_CHECK_SECONDS)
-    if quiet <= 0 or life_left(state, now) <= state.window:
-        return state
-    return replace(state, fresh_on=now.wall, stale_on=now.wall + quiet)
 
 
 def due_range(state: State, now: Now) -> tuple[float, float]:
@@ -349,12 +335,11 @@ def detached(error: Exception) -> Exception:
 
 def _postpone(state: State, left: float, now: Now, wait: float = 0.0) -> State:
     """Return the state in which a valid token is kept and the next try comes later."""
-    pause = min(max(RETRY_FLOOR_SECONDS, left / 2, wait), left)
+    quiet = min(state.ask_on - now.wall, state.ask_at - now.mono)  # of a token that is fresh
+    pause = max(quiet, min(max(RETRY_FLOOR_SECONDS, left / 2, wait), left))
     ask_on = now.wall + pause
     return replace(
         state,
-        fresh_on=INFINITY,
-        stale_on=-INFINITY,
         ask_on=ask_on,
         ask_at=now.mono + pause,
         due_on=INFINITY if state.due_on == INFINITY else ask_on,

@@ -5,8 +5,9 @@ Theory of operation
 :class:`Schedule` is the heap, used by the thread here and by the event loops' timers in ``aio``. It
 holds weak references only, so a dropped credential is collected without ``close()``; its entry,
 like that of a closed or re-armed one, is skipped when it comes up, or swept out when such entries
-are more than half. A weak reference's callback may run at any time, even while this very thread
-holds a lock, so it takes none: it counts.
+are more than half; so locks are held for a constant time on average, and no dispatch looks at more
+than a batch. A weak reference's callback may run at any time, even while this very thread holds a
+lock, so it takes none: it counts.
 
 :class:`Scheduler` is one per process. Its thread starts with the first armed credential and ends
 when the heap has been empty for a while. It sleeps in slices of at most 30 seconds and reads the
@@ -29,10 +30,10 @@ import threading
 import time
 import weakref
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from ._refresh import CLOCK_CHECK_SECONDS, Now
+from ._refresh import CLOCK_CHECK_SECONDS
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -57,17 +58,33 @@ class Refreshable(Protocol):
 
 
 Reference = weakref.ref[Refreshable]
+Entry = tuple[float, int, Reference]
 
 
 class Schedule:
-    """A heap of credentials by due time. Not thread-safe, except for :meth:`remove`."""
+    """A heap of credentials by due time. Not thread-safe, except for :meth:`remove`.
 
-    def __init__(self, now: Now, rand: Callable[[], float] = random.random) -> None:
-        self._heap: list[tuple[float, int, Reference]] = []
-        self._void = 0  # entries whose credential was dropped, closed or armed anew; about right
-        self._offset = now.wall - now.mono
-        self._buckets: Counter[int] = Counter()
+    :param wall: Returns the Unix time in seconds.
+    :type wall: ~collections.abc.Callable[[], float]
+    :param mono: Returns the time since some moment in seconds; nobody sets this clock.
+    :type mono: ~collections.abc.Callable[[], float]
+    :param rand: Returns a random number from 0 to 1.
+    :type rand: ~collections.abc.Callable[[], float]
+    """
+
+    def __init__(
+        self,
+        wall: Callable[[], float] = time.time,
+        mono: Callable[[], float] = time.monotonic,
+        rand: Callable[[], float] = random.random,
+    ) -> None:
+        self._wall = wall
+        self._mono = mono
         self._rand = rand
+        self._heap: list[Entry] = []
+        self._void = 0  # entries whose credential was dropped, closed or armed anew; about right
+        self._buckets: Counter[int] = Counter()
+        self._offset = wall() - mono()
         self._on_drop = self._count_void
 
     def __len__(self) -> int:
@@ -80,8 +97,7 @@ class Schedule:
         the service should see, a random earlier time is tried, from a range that doubles.
         """
         self.remove(item)
-        if self._void > len(self._heap) // 2:
-            self._sweep()
+        self._tidy_up()
         due, width = latest, 0.0
         while self._buckets[_bucket(due)] >= BUCKET_SIZE and width < latest - earliest:
             width = min(2 * width + BUCKET_SECONDS, latest - earliest)
@@ -98,65 +114,68 @@ class Schedule:
             item._entry = 0
             self._void += 1
 
-    def pop_due(self, now: Now, limit: int = BATCH) -> list[Reference]:
-        """Take out what is due, at most so many entries at a time."""
-        self._follow_clock(now)
-        if self._void > len(self._heap) // 2:
-            self._sweep()
+    def pop_due(self, limit: int = BATCH) -> list[Reference]:
+        """Take out what is due, looking at so many entries at most."""
+        self._tidy_up()
+        now = self._wall()
         due: list[Reference] = []
-        while self._heap and self._heap[0][0] <= now.wall and len(due) < limit:
-            when, number, reference = heapq.heappop(self._heap)
-            self._leave(_bucket(when))
-            item = reference()
-            if item is not None and item._entry == number:
+        for _ in range(limit):
+            if not self._heap or self._heap[0][0] > now:
+                break
+            entry = heapq.heappop(self._heap)
+            self._leave_bucket(entry)
+            item = _live(entry)
+            if item is not None:
                 item._entry = 0
-                due.append(reference)
+                due.append(entry[2])
         return due
 
-    def delay(self, now: Now) -> float:
-        """Return how many seconds to sleep before the next look."""
+    def delay(self) -> float:
+        """Return how many seconds to sleep before the next look, 0 if something is due."""
         if not self._heap:
             return CLOCK_CHECK_SECONDS
-        return min(max(self._heap[0][0] - now.wall, 0.0), CLOCK_CHECK_SECONDS)
+        return min(max(self._heap[0][0] - self._wall(), 0.0), CLOCK_CHECK_SECONDS)
 
     def items(self) -> list[Refreshable]:
         """Return the credentials that are armed."""
-        live = ((reference(), number) for _, number, reference in self._heap)
-        return [item for item, number in live if item is not None and item._entry == number]
+        return [item for item in map(_live, self._heap) if item is not None]
 
     def _count_void(self, _: Reference) -> None:
         self._void += 1
 
-    def _leave(self, bucket: int) -> None:
+    def _leave_bucket(self, entry: Entry) -> None:
+        bucket = _bucket(entry[0])
         self._buckets[bucket] -= 1
         if self._buckets[bucket] <= 0:
             del self._buckets[bucket]
 
-    def _sweep(self) -> None:
-        self._void = 0
-        self._heap = [entry for entry in self._heap if _is_live(entry)]
+    def _tidy_up(self) -> None:
+        """Follow the clock, and sweep where it is worth it."""
+        offset = self._wall() - self._mono()
+        step = offset - self._offset
+        if abs(step) >= 1:
+            self._offset = offset
+        if step <= -1:  # set back: what is due stays where the monotonic clock saw it
+            self._rebuild((due + step, number, item) for due, number, item in self._heap)
+        if self._void > len(self._heap) // 2:
+            self._void = 0
+            self._rebuild(entry for entry in self._heap if _live(entry) is not None)
+
+    def _rebuild(self, entries: Iterable[Entry]) -> None:
+        self._heap = list(entries)
         heapq.heapify(self._heap)
         self._buckets = Counter(_bucket(due) for due, _, _ in self._heap)
-
-    def _follow_clock(self, now: Now) -> None:
-        """Keep what is due where the monotonic clock saw it if the wall clock was set back."""
-        step = now.wall - now.mono - self._offset
-        if abs(step) < 1:
-            return
-        self._offset += step
-        if step < 0:  # one amount for all, so that the heap's order stands
-            self._heap = [(due + step, number, item) for due, number, item in self._heap]
-            self._buckets = Counter(_bucket(due) for due, _, _ in self._heap)
 
 
 def _bucket(due: float) -> int:
     return int(due // BUCKET_SECONDS)
 
 
-def _is_live(entry: tuple[float, int, Reference]) -> bool:
+def _live(entry: Entry) -> Refreshable | None:
+    """Return the credential of an entry; None if it is void."""
     _, number, reference = entry
     item = reference()
-    return item is not None and item._entry == number
+    return item if item is not None and item._entry == number else None
 
 
 class Scheduler:
@@ -168,9 +187,7 @@ class Scheduler:
         mono: Callable[[], float] = time.monotonic,
         rand: Callable[[], float] = random.random,
     ) -> None:
-        self._wall = wall
-        self._mono = mono
-        self._schedule = Schedule(self._now(), rand)
+        self._schedule = Schedule(wall, mono, rand)
         self._changed = threading.Condition()  # guards the schedule and _running
         self._running = False
         self._workers = Workers()
@@ -196,9 +213,8 @@ class Scheduler:
     def run_due(self) -> float:
         """Hand what is due to the workers; return how many seconds to sleep, 0 if there is more."""
         with self._changed:
-            now = self._now()
-            due = self._schedule.pop_due(now)
-            delay = 0.0 if len(due) == BATCH else self._schedule.delay(now)
+            due = self._schedule.pop_due()
+            delay = self._schedule.delay()
         for reference in due:
             self._workers.run(reference)
         return delay
@@ -215,10 +231,7 @@ class Scheduler:
                     delay = IDLE_SECONDS
                 idle = not len(self._schedule)
                 # An entry added since run_due() may be due sooner; only then is delay out of date.
-                self._changed.wait(min(delay, self._schedule.delay(self._now())))
-
-    def _now(self) -> Now:
-        return Now(self._wall(), self._mono())
+                self._changed.wait(min(delay, self._schedule.delay()))
 
 
 class Workers:
@@ -250,10 +263,18 @@ class Workers:
                         self._threads -= 1
                         return
                 reference = self._queue.popleft()
-            item = reference()
-            if item is not None:
-                item._refresh_ahead()
-            del item  # or an idle worker would keep the last one alive
+            try:
+                _refresh(reference)
+            except BaseException:  # not from the refresher: a log filter of the user's, say
+                with self._changed:
+                    self._threads -= 1
+                raise
+
+
+def _refresh(reference: Reference) -> None:
+    item = reference()
+    if item is not None:
+        item._refresh_ahead()
 
 
 _warned = False
@@ -283,7 +304,8 @@ def scheduler() -> Scheduler:
     """Return this process's scheduler, made at its first use."""
     process = os.getpid()
     if process not in _schedulers:
-        if not _schedulers:  # a child inherits the registration
+        # A child inherits the registration; Windows has neither.
+        if not _schedulers and hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=_visit_after_fork)
         _schedulers.setdefault(process, Scheduler())
         for other in list(_schedulers):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, overload
 from azure.core.credentials import AccessToken, AccessTokenInfo, TokenRequestOptions
 from azure.core.credentials_async import AsyncTokenProvider
 
-from .._engine import ABOARD, Engine, is_entra_form, overdue, read_options
+from .._engine import ABOARD, Engine, is_entra_form, overdue
 from .._refresh import FLIGHT_SECONDS, INFINITY, Flight, Now, State, due_range
 from .._token import TokenLike
 from ._scheduler import scheduler
@@ -156,14 +156,7 @@ class CommunicationTokenCredential(Engine):
         if proactive_refresh:
             self._arm(self._state, self._now())
 
-    async def get_token(
-        self,
-        *scopes: str,
-        claims: str | None = None,
-        tenant_id: str | None = None,
-        enable_cae: bool = False,
-        **kwargs: Any,
-    ) -> AccessToken:
+    async def get_token(self, *scopes: str, **kwargs: Any) -> AccessToken:
         """Return a valid token, refreshing it first where needed.
 
         Returns at once while the token is fresh. In the last two minutes of its life one caller
@@ -177,7 +170,8 @@ class CommunicationTokenCredential(Engine):
         :paramtype claims: str or None
         :keyword tenant_id: Goes on to the Entra credential in the Entra form.
         :paramtype tenant_id: str or None
-        :keyword bool enable_cae: Goes on to the Entra credential in the Entra form.
+        :keyword bool enable_cae: Goes on to the Entra credential in the Entra form. Other keywords
+            are ignored.
         :return: The token, with ``expires_on`` in Unix seconds. Its ``repr`` does not show it.
         :rtype: ~azure.core.credentials.AccessToken
         :raises RuntimeError: If the credential has been closed.
@@ -187,9 +181,10 @@ class CommunicationTokenCredential(Engine):
         """
         state = self._state
         is_home = self._home is None or self._home() is asyncio.get_running_loop()
-        if claims is None and state.fresh_on <= self._wall() < state.stale_on and is_home:
-            return state.token  # type: ignore[return-value]  # there is one while it is fresh
-        return await self._obtain(read_options(claims, tenant_id, enable_cae))
+        is_fresh = self._wall() < state.ask_on and self._mono() < state.ask_at
+        if is_fresh and is_home and not kwargs:
+            return state.token  # type: ignore[return-value]  # there is one until then
+        return await self._obtain(kwargs)
 
     async def get_token_info(
         self, *scopes: str, options: TokenRequestOptions | None = None
@@ -229,8 +224,8 @@ class CommunicationTokenCredential(Engine):
     ) -> None:
         self._close()
 
-    async def _obtain(self, options: TokenRequestOptions) -> AccessToken:
-        claims = options.get("claims")
+    async def _obtain(self, options: dict[str, Any]) -> AccessToken:
+        claims = options.get("claims") or None
         give_up_at = self._mono() + FLIGHT_SECONDS
         self._settle_in()
         while True:
@@ -253,13 +248,13 @@ class CommunicationTokenCredential(Engine):
             if token is not None:
                 return token
 
-    def _take_off(self, flight: _Flight, options: TokenRequestOptions) -> "asyncio.Task[None]":
+    def _take_off(self, flight: _Flight, options: dict[str, Any]) -> "asyncio.Task[None]":
         task = flight.loop.create_task(self._fly(flight, options))
         _tasks.add(task)
         task.add_done_callback(_tasks.discard)
         return task
 
-    async def _fly(self, flight: _Flight, options: TokenRequestOptions) -> None:
+    async def _fly(self, flight: _Flight, options: dict[str, Any]) -> None:
         token: AccessToken | None = None
         error: Exception | None = None
         ABOARD.set((*ABOARD.get(), flight))  # in the context of this task alone
@@ -272,7 +267,7 @@ class CommunicationTokenCredential(Engine):
         finally:  # a cancelled flight lands with neither
             self._land(flight, token, error)
 
-    async def _call(self, options: TokenRequestOptions) -> Any:
+    async def _call(self, options: dict[str, Any]) -> Any:
         value = self._invoke(options)
         return await value if inspect.isawaitable(value) else value
 

@@ -1,9 +1,10 @@
 """Proactive refresh on event loops: one heap and one timer for each loop, no thread.
 
-An entry belongs to the loop on which its credential was armed, and all methods run on that loop. A
-timer is never cancelled: one that fires early finds nothing due and sets the next. It runs in an
-empty context, since that of whoever armed the first credential (its request, its trace) has nothing
-to do with the others.
+An entry belongs to the loop on which its credential was armed, and all methods run on that loop. No
+timer is kept to be cancelled, for it would keep its loop alive: one that has been overtaken by an
+earlier one does nothing, so that one chain of timers goes on. They run in an empty context, since
+that of whoever armed the first credential (its request, its trace) has nothing to do with the
+others.
 """
 
 import asyncio
@@ -13,8 +14,7 @@ import time
 import weakref
 from collections.abc import Callable
 
-from .._refresh import Now
-from .._scheduler import BATCH, Refreshable, Schedule
+from .._scheduler import Refreshable, Schedule
 
 MAX_REFRESHES = 64
 
@@ -28,9 +28,7 @@ class LoopScheduler:
         mono: Callable[[], float] = time.monotonic,
         rand: Callable[[], float] = random.random,
     ) -> None:
-        self._wall = wall
-        self._mono = mono
-        self._schedule = Schedule(self._now(), rand)
+        self._schedule = Schedule(wall, mono, rand)
         self._next_look = float("inf")  # in the loop's time
         self._under_way: set[asyncio.Task[None]] = set()
 
@@ -44,9 +42,7 @@ class LoopScheduler:
         self._schedule.remove(item)
 
     def _look(self) -> None:
-        self._next_look = float("inf")
-        free = MAX_REFRESHES - len(self._under_way)
-        for reference in self._schedule.pop_due(self._now(), min(free, BATCH)):
+        for reference in self._schedule.pop_due(MAX_REFRESHES - len(self._under_way)):
             item = reference()
             task = item._refresh_ahead() if item is not None else None
             if task is not None:
@@ -62,13 +58,15 @@ class LoopScheduler:
         if not len(self._schedule) or len(self._under_way) >= MAX_REFRESHES:
             return
         loop = asyncio.get_running_loop()
-        when = loop.time() + self._schedule.delay(self._now())
+        when = loop.time() + self._schedule.delay()
         if when < self._next_look:
             self._next_look = when
-            loop.call_at(when, self._look, context=contextvars.Context())
+            loop.call_at(when, self._on_time, when, context=contextvars.Context())
 
-    def _now(self) -> Now:
-        return Now(self._wall(), self._mono())
+    def _on_time(self, when: float) -> None:
+        if when == self._next_look:
+            self._next_look = float("inf")
+            self._look()
 
 
 _schedulers: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopScheduler]"
