@@ -342,7 +342,7 @@ def _postpone(state: State, left: float, now: Now, wait: float = 0.0) -> State:
         state,
         ask_on=ask_on,
         ask_at=now.mono + pause,
-        due_on=INFINITY if state.due_on == INFINITY else ask_on,
+        due_on=INFINITY if state.due_on == INFINITY else now.wall + max(pause, wait),
     )
 
 

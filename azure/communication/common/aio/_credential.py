@@ -261,10 +261,14 @@ class CommunicationTokenCredential(Engine):
         try:
             token = self._read(await asyncio.wait_for(self._call(options), FLIGHT_SECONDS))
         except asyncio.TimeoutError as exc:
-            error = exc if exc.args else overdue()
+            error = overdue() if flight.is_overdue(self._now()) else exc
         except Exception as exc:  # noqa: BLE001 - the refresher is the user's
             error = exc
-        finally:  # a cancelled flight lands with neither
+        except BaseException as exc:
+            if flight.ahead:  # nobody would start another one
+                error = RuntimeError(f"the refresh was ended by {type(exc).__name__}")
+            raise
+        finally:  # with neither if it was cancelled
             self._land(flight, token, error)
 
     async def _call(self, options: dict[str, Any]) -> Any:

@@ -1,0 +1,407 @@
+"""What both credentials have in common: their arguments, protocols, results, claims and end."""
+
+import asyncio
+import copy
+import inspect
+import logging
+import pickle
+import time
+
+import pytest
+from azure.communication.common import AzureCommunicationTokenCredential, aio
+from azure.communication.common import CommunicationTokenCredential as Sync
+from azure.core.credentials import (
+    AccessToken,
+    AccessTokenInfo,
+    SupportsTokenInfo,
+    TokenCredential,
+)
+from azure.core.credentials_async import AsyncSupportsTokenInfo, AsyncTokenCredential
+
+from fakes import Clock, Issuer, make_token, on_clock
+
+Async = aio.CommunicationTokenCredential
+
+
+def do(result):
+    """Return a result, of whichever credential it comes."""
+    if not inspect.isawaitable(result):
+        return result
+
+    async def wait():
+        return await result
+
+    return asyncio.run(wait())
+
+
+both = pytest.mark.parametrize("credential_type", [Sync, Async], ids=["sync", "aio"])
+
+
+def a_token(life=3600):
+    return make_token(time.time() + life)
+
+
+def test_the_credentials_are_what_azure_core_asks_for():
+    """Each satisfies its two runtime protocols, under both of its names."""
+    token = a_token()
+    assert isinstance(Sync(token), TokenCredential)
+    assert isinstance(Sync(token), SupportsTokenInfo)
+    assert isinstance(Async(token), AsyncTokenCredential)
+    assert isinstance(Async(token), AsyncSupportsTokenInfo)
+    assert AzureCommunicationTokenCredential is Sync
+    assert aio.AzureCommunicationTokenCredential is Async
+
+
+@both
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda text: text,
+        lambda text: AccessToken(text, 4e9),
+        lambda text: AccessTokenInfo(text, 4e9),
+    ],
+    ids=["str", "AccessToken", "AccessTokenInfo"],
+)
+def test_a_token_comes_in_three_types_and_goes_out_in_two(credential_type, wrap):
+    """Whatever was passed or returned by the refresher, get_token gives an AccessToken."""
+    text = a_token()
+    for credential in (
+        credential_type(wrap(text)),
+        credential_type(wrap(text), token_refresher=lambda: pytest.fail("not needed")),
+        credential_type(token_refresher=lambda: wrap(text)),
+    ):
+        token = do(credential.get_token())
+        info = do(credential.get_token_info())
+        assert type(token).__mro__[1] is AccessToken
+        assert isinstance(info, AccessTokenInfo)
+        assert token.token == info.token == text
+        assert token.expires_on == info.expires_on
+        assert isinstance(token.expires_on, int)
+        assert info.token_type == "Bearer"
+
+
+@both
+def test_scopes_are_accepted_and_not_needed(credential_type):
+    """Communication clients pass none, others theirs."""
+    credential = credential_type(a_token())
+    for scopes in ((), ("https://communication.azure.com//.default",), ("a", "b")):
+        token = do(credential.get_token(*scopes, claims=None, tenant_id=None, enable_cae=False))
+        assert do(credential.get_token_info(*scopes, options={})).token == token.token
+
+
+def refresher():
+    return a_token()
+
+
+class Entra:
+    def get_token(self, *scopes, **kwargs):
+        pytest.fail("constructors do no I/O")
+
+
+ENDPOINT = "https://contoso.communication.azure.com"
+
+
+@both
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({}, r"pass a token, a token_refresher, or resource_endpoint and token_credential"),
+        ({"token": 5}, r"token must be a str, an AccessToken or an AccessTokenInfo, not int"),
+        ({"token": Entra()}, r"token must be a str.*, not Entra"),
+        ({"token_refresher": "x"}, r"token_refresher must be callable, not str"),
+        ({"token": "T", "token_refreshr": refresher}, r"'token_refreshr' is no argument"),
+        ({"token": "T", "proactive_refresh": True}, r"proactive_refresh needs a token_refresher"),
+        ({"token": "T", "undecodable_token_lifetime": "9"}, r"undecodable_token_lifetime must be"),
+        ({"token": "T", "undecodable_token_lifetime": True}, r"undecodable_token_lifetime must be"),
+        ({"token": "T", "scopes": ["s"]}, r"token cannot be combined with scopes"),
+        (
+            {"token_refresher": refresher, "resource_endpoint": ENDPOINT},
+            r"token_refresher cannot be combined with resource_endpoint",
+        ),
+        (
+            {
+                "resource_endpoint": ENDPOINT,
+                "token_credential": Entra(),
+                "undecodable_token_lifetime": 5,
+            },
+            r"undecodable_token_lifetime cannot be combined",
+        ),
+        ({"resource_endpoint": ENDPOINT}, r"token_credential is missing"),
+        ({"token_credential": Entra()}, r"resource_endpoint is missing"),
+        ({"scopes": ["s"]}, r"resource_endpoint is missing"),
+    ],
+)
+def test_what_makes_no_form_is_a_type_error_that_names_the_argument(
+    credential_type, arguments, error
+):
+    """Three forms, told apart by their arguments; nothing is ignored."""
+    if arguments.get("token") == "T":
+        arguments = {**arguments, "token": a_token()}
+    with pytest.raises(TypeError, match=error):
+        credential_type(**arguments)
+
+
+@both
+@pytest.mark.parametrize("lifetime", [0, -1, float("nan"), float("inf"), 1e12])
+def test_a_lifetime_that_is_no_time_is_refused(credential_type, lifetime):
+    """A token cannot live for no time, or for ever."""
+    with pytest.raises(ValueError, match="undecodable_token_lifetime must be more than 0"):
+        credential_type("opaque", undecodable_token_lifetime=lifetime)
+
+
+@both
+def test_a_text_that_is_no_token_is_refused_at_construction(credential_type):
+    """With the remedy, and from the refresher just so."""
+    with pytest.raises(ValueError, match=r"^token is not a JWT.*pass the bare JWT"):
+        credential_type("Bearer abc")
+    credential = credential_type(token_refresher=lambda: "Bearer abc")
+    with pytest.raises(ValueError, match=r"^The result of token_refresher is not a JWT"):
+        do(credential.get_token())
+
+
+@both
+def test_a_lifetime_admits_opaque_tokens_from_the_start_and_from_the_refresher(credential_type):
+    """It applies to the first token and to every later one."""
+    clock = Clock(wall=1000.0)
+    credential = on_clock(credential_type, clock)(
+        "opaque1", token_refresher=lambda: "opaque2", undecodable_token_lifetime=60
+    )
+    assert do(credential.get_token()) == ("opaque1", 1060)
+    clock.advance(30)
+    assert do(credential.get_token()) == ("opaque2", 1090)
+
+
+@both
+def test_a_static_token_is_returned_expired_or_not_with_one_warning(credential_type, caplog):
+    """The service is the one to refuse it; the log says once what to do."""
+    clock = Clock()
+    text = make_token(clock.wall() + 10)
+    credential = on_clock(credential_type, clock)(text)
+    assert do(credential.get_token_info()).refresh_on is None
+    clock.advance(9.9)
+    assert do(credential.get_token()).token == text
+    assert caplog.records == []
+    clock.advance(0.1)
+    for _ in range(3):
+        assert do(credential.get_token()).token == text
+        assert do(credential.get_token(claims="c")).token == text
+    credential.invalidate_token(text)
+    assert do(credential.get_token_info()).token == text
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "Pass a token_refresher" in record.getMessage()
+
+
+@both
+def test_a_static_credential_that_expired_before_it_was_made_still_works(credential_type):
+    """Construction does not judge the token's time."""
+    text = make_token(10)
+    assert do(credential_type(text).get_token()) == (text, 10)
+
+
+@both
+def test_one_failed_try_is_logged_once_with_its_reason(credential_type, caplog):
+    """At WARNING, with the traceback of the failure and the time of the next try."""
+    clock = Clock()
+    issuer = Issuer(ConnectionError("down"), wall=clock.wall)
+    credential = on_clock(credential_type, clock)(
+        make_token(clock.wall() + 100), token_refresher=issuer
+    )
+    clock.advance(50)
+    for _ in range(5):
+        do(credential.get_token())
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.getMessage() == (
+        "The token could not be refreshed; it is valid for another 50 seconds, and the next try "
+        "comes in 25."
+    )
+    assert isinstance(record.exc_info[1], ConnectionError)
+    assert issuer.calls == 1
+
+
+@both
+def test_a_refresh_is_told_at_debug(credential_type, caplog):
+    """Routine is for those who look for it."""
+    caplog.set_level(logging.DEBUG)
+    do(credential_type(token_refresher=refresher).get_token())
+    assert [
+        record.levelname for record in caplog.records if "valid for" in record.getMessage()
+    ] == ["DEBUG"]
+
+
+@both
+def test_the_caller_gets_the_original_exception_of_its_own_refresh(credential_type):
+    """With no valid token, what the refresher raised comes out as it is."""
+    failure = ConnectionError("down")
+
+    def fail():
+        raise failure
+
+    with pytest.raises(ConnectionError) as caught:
+        do(credential_type(token_refresher=fail).get_token())
+    assert caught.value is failure
+
+
+@both
+def test_inside_a_hold_the_last_error_comes_again_and_says_until_when(credential_type):
+    """As another object, with a note on Pythons that have notes."""
+    clock = Clock()
+    issuer = Issuer(*[ConnectionError("down")] * 2, wall=clock.wall)
+    credential = on_clock(credential_type, clock)(token_refresher=issuer)
+    errors = []
+    for _ in range(4):
+        with pytest.raises(ConnectionError, match="down") as caught:
+            do(credential.get_token())
+        errors.append(caught.value)
+    assert issuer.calls == 2
+    assert errors[2] is not errors[3]
+    notes = getattr(errors[2], "__notes__", ["The next refresh is tried in 0.5 seconds."])
+    assert notes == ["The next refresh is tried in 0.5 seconds."]
+
+
+@both
+def test_options_of_get_token_info_are_those_of_get_token(credential_type):
+    """Claims come either way and force a refresh."""
+    issuer = Issuer()
+    credential = credential_type(token_refresher=issuer)
+    first = do(credential.get_token_info(options={"enable_cae": True, "tenant_id": "t"})).token
+    assert do(credential.get_token(enable_cae=True)).token == first
+    second = do(credential.get_token_info(options={"claims": "c"})).token
+    assert second != first
+    assert do(credential.get_token(claims="c")).token == second
+    assert do(credential.get_token(claims="")).token == second
+    assert issuer.calls == 2
+
+
+@both
+@pytest.mark.parametrize("form", ["static", "callback", "proactive"])
+def test_closing_is_final_in_every_form(credential_type, form):
+    """Closing again is fine, using or entering it again is not, and the token is gone."""
+    arguments = {"token_refresher": refresher} if form != "static" else {}
+    if form == "proactive":
+        arguments["proactive_refresh"] = True
+    text = a_token()
+    credential = credential_type(text, **arguments)
+    assert do(credential.get_token()).token == text
+    do(credential.close())
+    do(credential.close())
+    with pytest.raises(RuntimeError, match="The credential has been closed"):
+        do(credential.get_token())
+    with pytest.raises(RuntimeError, match="closed"):
+        do(credential.get_token_info(options={"claims": "c"}))
+    with pytest.raises(RuntimeError, match="closed"):
+        do((getattr(credential, "__enter__", None) or credential.__aenter__)())
+    credential.invalidate_token(text)
+    assert text not in repr(vars_of(credential))
+
+
+def vars_of(credential):
+    slots = {name for kind in type(credential).__mro__ for name in getattr(kind, "__slots__", ())}
+    return {name: getattr(credential, name) for name in slots - {"__weakref__"}}
+
+
+def test_with_closes_the_synchronous_credential():
+    """Also when the block fails."""
+    with Sync(a_token()) as credential:
+        assert credential.get_token()
+    with pytest.raises(RuntimeError, match="closed"):
+        credential.get_token()
+    with pytest.raises(KeyError), Sync(a_token()) as credential:
+        raise KeyError
+    with pytest.raises(RuntimeError, match="closed"):
+        credential.get_token()
+
+
+def test_async_with_closes_the_asynchronous_credential():
+    """Also when the block fails."""
+
+    async def run():
+        async with Async(a_token()) as credential:
+            assert await credential.get_token()
+        with pytest.raises(RuntimeError, match="closed"):
+            await credential.get_token()
+        with pytest.raises(KeyError):
+            async with Async(a_token()) as credential:
+                raise KeyError
+        with pytest.raises(RuntimeError, match="closed"):
+            await credential.get_token()
+
+    asyncio.run(run())
+
+
+@both
+def test_a_credential_shows_its_state_and_nothing_else(credential_type):
+    """The repr is for logs."""
+    credential = credential_type(AccessToken("secret", 10))
+    assert repr(credential) == "<CommunicationTokenCredential: expires_on=10>"
+    do(credential.close())
+    assert repr(credential) == "<CommunicationTokenCredential: closed>"
+    credential = credential_type(token_refresher=refresher)
+    assert repr(credential) == "<CommunicationTokenCredential: no token yet>"
+
+
+@both
+@pytest.mark.parametrize("duplicate", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_a_credential_is_neither_pickled_nor_copied(credential_type, duplicate):
+    """The secret would travel and the lock could not; the error says what to do."""
+    with pytest.raises(TypeError, match="Create one in each process"):
+        duplicate(credential_type(a_token()))
+
+
+@both
+def test_an_unknown_attribute_is_refused(credential_type):
+    """Slots catch the typing error that a dictionary would take."""
+    with pytest.raises(AttributeError):
+        credential_type(a_token()).token_refresher = refresher
+
+
+def test_an_async_refresher_is_refused_by_the_synchronous_class():
+    """At once where it can be seen, else when it returns; nothing is left un-awaited."""
+
+    async def issue():
+        return a_token()
+
+    with pytest.raises(TypeError, match=r"azure\.communication\.common\.aio"):
+        Sync(token_refresher=issue)
+    credential = Sync(token_refresher=lambda: issue())
+    with pytest.raises(TypeError, match="returned an awaitable"):
+        credential.get_token()
+
+
+def test_a_future_from_a_synchronous_refresher_is_cancelled():
+    """It has no close()."""
+    loop = asyncio.new_event_loop()
+    future = loop.create_future()
+    with pytest.raises(TypeError, match="returned an awaitable"):
+        Sync(token_refresher=lambda: future).get_token()
+    assert future.cancelled()
+    loop.close()
+
+
+def test_an_async_refresher_may_be_any_callable_that_returns_an_awaitable():
+    """A coroutine function, a plain function, a bound method, a future."""
+
+    async def issue():
+        return a_token()
+
+    async def run():
+        future = asyncio.get_running_loop().create_future()
+        future.set_result(a_token())
+        for refresh in (issue, lambda: issue(), refresher, Issuer().issue, lambda: future):
+            assert (await Async(token_refresher=refresh).get_token()).token
+
+    asyncio.run(run())
+
+
+def test_the_async_constructor_needs_no_loop():
+    """Module-level credentials are made before any loop runs, proactive ones too."""
+    issuer = Issuer()
+    credential = Async(token_refresher=issuer.issue, proactive_refresh=True)
+    assert issuer.calls == 0
+
+    async def run():
+        return await credential.get_token()
+
+    assert asyncio.run(run()).token
+    assert issuer.calls == 1
