@@ -168,9 +168,18 @@ def test_claims_may_bring_a_token_that_expires_sooner():
     """What was forced is taken, though not where it is the same token: that one just stays."""
     state = _refresh.succeed(VALID, token(60, "n"), at(10), "c", proactive=False)
     assert state.token == token(60, "n")
-    state = _refresh.succeed(VALID, VALID.token, at(10), "c", proactive=False)
+    state = _refresh.succeed(VALID, VALID.token, at(100), "c", proactive=False)
     assert (state.token, state.claims) == (VALID.token, "c")
     assert state.ask_on == VALID.ask_on
+    assert _refresh.decide(state, at(129), claims="c") is Action.RETURN
+    assert _refresh.decide(state, at(130), claims="c") is Action.REFRESH
+
+
+def test_a_token_that_expired_by_one_clock_does_not_stand_in_the_way():
+    """Its expiry by the other clock may be later than that of the token that replaces it."""
+    state = _refresh.succeed(VALID, token(1800, "n"), at(0, mono=3600), None, proactive=False)
+    assert state.token == token(1800, "n")
+    assert _refresh.life_left(state, at(0, mono=3600)) == 1800
 
 
 @pytest.mark.parametrize(
