@@ -53,7 +53,7 @@ def can_be_sent_again(http_request: Any) -> bool:
     )
 
 
-def invalidate(credential: object, token: str) -> None:
+def invalidate(credential: Any, token: str) -> None:
     """Tell a credential, if it wants to know, that the service refused a token."""
     if hasattr(credential, "invalidate_token"):
         credential.invalidate_token(token)

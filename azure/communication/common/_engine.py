@@ -27,7 +27,7 @@ from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple, NoReturn, Protocol
 
-from azure.core.credentials import AccessToken
+from azure.core.credentials import AccessToken, TokenRequestOptions
 
 from . import _refresh
 from ._refresh import Action, Flight, Now, State
@@ -35,6 +35,7 @@ from ._token import RedactedAccessTokenInfo, read_token
 
 _LOGGER = logging.getLogger(__name__)
 
+_ENTRA_OPTIONS = tuple(TokenRequestOptions.__annotations__)
 LONGEST_LIFETIME_SECONDS = 100 * 365 * 24 * 3600
 
 # The flights that the running code is part of: a refresher must not wait for itself.
@@ -264,10 +265,12 @@ class Engine:
 
     def _invoke(self, options: dict[str, Any]) -> Any:
         """Call the refresher; its result may have to be awaited."""
-        if self._exchange is not None:
-            return self._exchange(options, self._state.token)
-        assert self._refresher is not None
-        return self._refresher()
+        if self._refresher is not None:
+            return self._refresher()
+        state = self._state
+        held = state.token if _refresh.life_left(state, self._now()) > 0 else None
+        asked = {name: options[name] for name in _ENTRA_OPTIONS if options.get(name)}
+        return self._exchange(asked, held)
 
     def _read(self, value: Any) -> AccessToken:
         """Turn what a refresher returned into a token."""

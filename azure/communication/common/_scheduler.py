@@ -26,6 +26,7 @@ import itertools
 import logging
 import os
 import random
+import sys
 import threading
 import time
 import weakref
@@ -146,7 +147,7 @@ class Schedule:
     def _leave_bucket(self, entry: Entry) -> None:
         bucket = _bucket(entry[0])
         self._buckets[bucket] -= 1
-        if self._buckets[bucket] <= 0:
+        if not self._buckets[bucket]:
             del self._buckets[bucket]
 
     def _tidy_up(self) -> None:
@@ -265,10 +266,9 @@ class Workers:
                 reference = self._queue.popleft()
             try:
                 _refresh(reference)
-            except BaseException:  # not from the refresher: a log filter of the user's, say
-                with self._changed:
-                    self._threads -= 1
-                raise
+            except BaseException:  # noqa: BLE001 - not the refresher's: a log handler's, say
+                args = (*sys.exc_info(), threading.current_thread())
+                threading.excepthook(threading.ExceptHookArgs(args))
 
 
 def _refresh(reference: Reference) -> None:
