@@ -106,7 +106,7 @@ class Exchange:
     def _is_in_vain(
         self,
         entra: AccessToken | AccessTokenInfo,
-        held: AccessToken | None,
+        held: AccessToken,
         options: TokenRequestOptions,
     ) -> bool:
         """Tell whether an exchange could bring no token that is better than the valid one.
@@ -114,8 +114,7 @@ class Exchange:
         A Communication token expires with its Entra token, or earlier.
         """
         return (
-            held is not None
-            and not options.get("claims")
+            not options.get("claims")
             and hash(entra.token) == self._exchanged
             and entra.expires_on <= held.expires_on + OUTLIVES_BY_SECONDS
         )
@@ -164,8 +163,8 @@ class Exchange:
 class PatientRetries(RetryPolicyBase):
     """What the retry policies of both pipelines have in common beside azure-core's rules.
 
-    A wait that is longer than what is left of the flight is not begun: the error tells the
-    credential how long it should hold back.
+    A wait that a refresh has no time for is not begun: the error tells the credential how long to
+    hold back.
     """
 
     def get_retry_after(self, response: Any) -> float | None:

@@ -1,0 +1,660 @@
+"""Authentication in a pipeline: which policy, where the credential may go, and revoked tokens.
+
+One table drives the synchronous and the asynchronous policy alike, each in a pipeline of its kind.
+"""
+
+import asyncio
+import io
+import logging
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import azure.core.pipeline.policies as core_policies
+import pytest
+from azure.communication.common import HMACCredentialsPolicy, aio, get_authentication_policy
+from azure.core import AsyncPipelineClient, PipelineClient
+from azure.core.credentials import AccessToken, AccessTokenInfo, AzureKeyCredential
+from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
+from azure.core.pipeline.policies import (
+    AsyncBearerTokenCredentialPolicy,
+    BearerTokenCredentialPolicy,
+)
+from azure.core.pipeline.transport import HttpRequest as LegacyHttpRequest
+from azure.core.rest import HttpRequest
+
+from fake_transport import WAYS, Answer, Sent, Way
+from fakes import DEADLINE, Clock, Issuer, call_together, make_token, on_clock, run_async
+from local_service import LocalService
+
+ENDPOINT = "https://contoso.communication.azure.com"
+URL = ENDPOINT + "/chat/threads?api-version=2024-03-07"
+SCOPE = "https://communication.azure.com//.default"
+KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+
+answers_claims_challenges = pytest.mark.skipif(
+    "get_challenge_parameter" not in vars(core_policies._utils),
+    reason="this release of azure-core does not answer claims challenges",
+)
+
+
+@pytest.fixture(params=list(WAYS))
+def way(request: pytest.FixtureRequest) -> Way:
+    return WAYS[request.param]
+
+
+class Service:
+    """Refuses some tokens, or all; ``challenge`` is what its 401 says."""
+
+    def __init__(self) -> None:
+        self.refused: set[str] = set()
+        self.refuses_all = False
+        self.challenge = ""
+
+    def __call__(self, sent: Sent) -> Answer:
+        if self.refuses_all or sent.token in self.refused:
+            return Answer(
+                401, headers={"WWW-Authenticate": self.challenge} if self.challenge else {}
+            )
+        return Answer(200)
+
+
+class Scene:
+    """A client with our policy and one credential, and the service in front of it."""
+
+    def __init__(self, way: Way, credential: Any, *script: Any, default: Any = None) -> None:
+        self.way, self.credential = way, credential
+        self.service = Service()
+        self.transport = way.Transport(*script, default=default or self.service)
+        self.client = self.new_client()
+
+    def new_client(self) -> Any:
+        policies = [
+            self.way.RedirectPolicy(),
+            self.way.RetryPolicy(),
+            self.way.get_policy(ENDPOINT, self.credential),
+        ]
+        return self.way.Client(ENDPOINT, policies=policies, transport=self.transport)
+
+    @property
+    def tokens(self) -> list[str]:
+        """The tokens that were sent, numbered by their first appearance."""
+        tokens = [sent.token for sent in self.transport.sent]
+        order = list(dict.fromkeys(tokens))
+        return [f"T{order.index(token) + 1}" for token in tokens]
+
+    def send(self, request: Any = None, *, client: Any = None, **options: Any) -> int:
+        """Send a request, and return the status of the response."""
+        request = HttpRequest("GET", URL) if request is None else request
+        send = (client or self.client).send_request
+        return self.way.call(send, request, **options).status_code  # type: ignore[no-any-return]
+
+    def revoke(self) -> None:
+        """Have the service refuse the token that was sent last."""
+        self.service.refused.add(self.transport.sent[-1].token)
+
+
+def refreshed(way: Way, issuer: Callable[[], Any], **options: Any) -> Any:
+    """Return one of our credentials."""
+    return way.Credential(token_refresher=issuer, **options)
+
+
+class Foreign:
+    """A credential that is not ours: it returns its tokens in turn, and the last one forever.
+
+    ``asked`` has the scopes and options of each call.
+    """
+
+    def __init__(self, *tokens: str) -> None:
+        self.tokens = list(tokens)
+        self.asked: list[tuple[tuple[str, ...], dict[str, Any]]] = []
+
+    def get_token(self, *scopes: str, **options: Any) -> AccessToken:
+        self.asked.append((scopes, options))
+        return AccessToken(self._next(), int(time.time()) + 3600)
+
+    def _next(self) -> str:
+        return self.tokens.pop(0) if len(self.tokens) > 1 else self.tokens[0]
+
+
+class ForeignInfo(Foreign):
+    """One that has ``get_token_info``, which azure-core prefers."""
+
+    def get_token_info(self, *scopes: str, options: dict[str, Any]) -> AccessTokenInfo:
+        self.asked.append((scopes, dict(options)))
+        return AccessTokenInfo(self._next(), int(time.time()) + 3600)
+
+
+# --- Which policy
+
+
+@pytest.mark.parametrize("key", [KEY, AzureKeyCredential(KEY)], ids=["str", "AzureKeyCredential"])
+def test_a_key_signs(way: Way, key: Any) -> None:
+    """In both pipelines with the same class."""
+    assert type(way.get_policy(ENDPOINT, key)) is HMACCredentialsPolicy
+    scene = Scene(way, key, default=Answer(200))
+    assert scene.send() == 200
+    authorization = scene.transport.sent[0].headers["authorization"]
+    assert authorization.startswith("HMAC-SHA256 SignedHeaders=x-ms-date;host;x-ms-content-sha256&")
+
+
+@pytest.mark.parametrize("kind", [Foreign, ForeignInfo])
+def test_a_token_credential_bears(way: Way, kind: type[Foreign]) -> None:
+    """Through either of azure-core's protocols, for the scope of the service."""
+    credential = kind("one")
+    scene = Scene(way, way.twin(credential))
+    assert scene.send() == 200
+    assert scene.transport.sent[0].headers["authorization"] == "Bearer one"
+    assert credential.asked == [((SCOPE,), {})]
+
+
+def test_the_policy_is_one_of_azure_cores_kind() -> None:
+    """Whoever looks for the bearer policy in a pipeline finds it."""
+    policy = get_authentication_policy(ENDPOINT, Foreign("one"))
+    twin = aio.get_authentication_policy(ENDPOINT, WAYS["aio"].twin(Foreign("one")))
+    assert isinstance(policy, BearerTokenCredentialPolicy)
+    assert isinstance(twin, AsyncBearerTokenCredentialPolicy)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "credential", "error", "message"),
+    [
+        (ENDPOINT, None, TypeError, "credential, .* must be a str or an AzureKeyCredential, not N"),
+        (ENDPOINT, 5, TypeError, "credential, .* must be a str or an AzureKeyCredential, not int"),
+        (ENDPOINT, b"k", TypeError, "credential, unless it is a token credential, must be"),
+        (ENDPOINT, "not base64", ValueError, "credential, .* is not a base64 access key"),
+        (ENDPOINT, AzureKeyCredential("secret"), ValueError, "credential, .* not a base64 access"),
+        ("contoso", KEY, ValueError, "endpoint must be https://"),
+        ("http://contoso.com", KEY, ValueError, "endpoint must be https://"),
+        ("http://contoso.com", Foreign("one"), ValueError, "endpoint must be https://"),
+        (ENDPOINT + "/path", Foreign("one"), ValueError, "endpoint must be https://"),
+        (None, KEY, TypeError, "endpoint must be a str, not NoneType"),
+    ],
+)
+def test_other_arguments_are_refused(
+    way: Way, endpoint: Any, credential: Any, error: type[Exception], message: str
+) -> None:
+    """The message names the argument, and does not show a key."""
+    with pytest.raises(error, match=message) as caught:
+        way.get_policy(endpoint, credential)
+    assert "not base64" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_the_synchronous_function_takes_no_async_credential() -> None:
+    """A pipeline that cannot await would send the ``repr`` of a coroutine."""
+    credential = aio.CommunicationTokenCredential(make_token(time.time() + 60))
+    with pytest.raises(
+        TypeError, match=r"credential is an async .* azure\.communication\.common\.a"
+    ):
+        get_authentication_policy(ENDPOINT, credential)  # type: ignore[call-overload]
+
+
+# --- A token that is refused
+
+
+@pytest.mark.parametrize(
+    "challenge", ["", "Bearer", 'Bearer error="invalid_token", error_description="revoked"']
+)
+def test_a_revoked_token_costs_one_refresh_and_one_replay(way: Way, challenge: str) -> None:
+    """Whatever the 401 says; the caller does not notice, and later requests cost neither."""
+    issuer = Issuer()
+    scene = Scene(way, refreshed(way, issuer))
+    scene.service.challenge = challenge
+    assert scene.send() == 200
+    scene.revoke()
+    assert scene.send() == 200
+    assert scene.send() == 200
+    assert scene.tokens == ["T1", "T1", "T2", "T2"]
+    assert issuer.calls == 2
+
+
+def test_a_second_401_is_the_callers(way: Way) -> None:
+    """One replay, and no more; not even of the retry policy."""
+    issuer = Issuer()
+    scene = Scene(way, refreshed(way, issuer), default=Answer(401, b"body"))
+    assert scene.send() == 401
+    assert scene.tokens == ["T1", "T2"]
+    assert issuer.calls == 2
+
+
+def test_a_static_token_is_not_sent_again(way: Way) -> None:
+    """There is no other; every request gives its 401 back."""
+    scene = Scene(way, way.Credential(make_token(time.time() + 3600)), default=Answer(401))
+    assert scene.send() == 401
+    assert scene.send() == 401
+    assert scene.tokens == ["T1", "T1"]
+
+
+def test_another_credential_is_asked_again(way: Way) -> None:
+    """One without ``invalidate_token`` may still have another token."""
+    credential = Foreign("one", "two")
+    scene = Scene(way, way.twin(credential), Answer(401))
+    assert scene.send() == 200
+    assert [sent.token for sent in scene.transport.sent] == ["one", "two"]
+    assert len(credential.asked) == 2
+
+
+def test_another_credential_with_the_same_token_is_no_reason_to_send_again(way: Way) -> None:
+    """Its cache knows nothing of the 401."""
+    credential = Foreign("one")
+    scene = Scene(way, way.twin(credential), Answer(401))
+    assert scene.send() == 401
+    assert len(credential.asked) == 2
+
+
+def test_a_401_that_was_not_about_the_token_is_forgotten(way: Way) -> None:
+    """Once the token is accepted, the policy goes on with it and need not ask each time."""
+    credential = Foreign("one")
+    scene = Scene(way, way.twin(credential), Answer(401))
+    statuses = [scene.send() for _ in range(4)]
+    assert statuses == [401, 200, 200, 200]
+    assert len(credential.asked) == 3  # at first, after the 401, and with the second request
+
+
+def test_the_policy_asks_only_when_it_has_to(way: Way) -> None:
+    """azure-core's cache stays in force: a credential may be slow."""
+    credential = Foreign("one")
+    scene = Scene(way, way.twin(credential))
+    assert [scene.send() for _ in range(5)] == [200] * 5
+    assert len(credential.asked) == 1
+
+
+def test_a_401_for_an_older_token_changes_nothing(way: Way) -> None:
+    """Another client may still send a token that this one has replaced."""
+    issuer = Issuer()
+    scene = Scene(way, refreshed(way, issuer))
+    other = scene.new_client()
+    scene.send(client=other)
+    scene.revoke()
+    scene.send()
+    assert scene.send(client=other) == 200
+    assert scene.tokens == ["T1", "T1", "T2", "T1", "T2"]
+    assert issuer.calls == 2
+
+
+def test_a_failed_refresh_gives_the_401_back(way: Way, caplog: pytest.LogCaptureFixture) -> None:
+    """Why there is no other token is in the log; the refused one is not sent again."""
+    first = make_token(time.time() + 3600)
+    issuer = Issuer(first, RuntimeError("the issuer is down"))
+    scene = Scene(way, refreshed(way, issuer), default=None)
+    scene.send()
+    scene.revoke()
+    with caplog.at_level(logging.WARNING, "azure.communication.common"):
+        assert scene.send() == 401
+    assert "The service refused the token, and there is no other." in caplog.text
+    assert "the issuer is down" in caplog.text
+    assert first not in caplog.text
+    assert scene.send() == 200
+    assert scene.tokens == ["T1", "T1", "T2"]
+    assert issuer.calls == 3
+
+
+def test_a_service_that_refuses_every_token_causes_no_storm(way: Way) -> None:
+    """In a minute of a request each second, as few tokens are issued as the holds allow."""
+    clock = Clock(wall=time.time())
+    issuer = Issuer(wall=clock.wall)
+    scene = Scene(way, on_clock(way.Credential, clock)(token_refresher=issuer))
+    scene.service.refuses_all = True
+    statuses, errors = [], []
+    for _ in range(60):
+        try:
+            statuses.append(scene.send())
+        except ClientAuthenticationError as error:
+            errors.append(str(error))
+        clock.advance(1)
+    assert set(statuses) == {401}
+    assert all("The service has refused" in error for error in errors)
+    assert 4 <= issuer.calls <= 8
+    assert len(scene.transport.sent) <= issuer.calls + 1
+
+
+def test_twenty_concurrent_401s_cause_one_refresh() -> None:
+    """The threads all sent the same token before any of them was refused."""
+    issuer = Issuer()
+    barrier = threading.Barrier(20)
+
+    def refuse(sent: Sent) -> Answer:
+        barrier.wait(DEADLINE)
+        return Answer(401)
+
+    way = WAYS["sync"]
+    scene = Scene(way, refreshed(way, issuer), *[refuse] * 20)
+    statuses = [call.value() for call in call_together(20, scene.send)]
+    assert statuses == [200] * 20
+    assert scene.tokens == ["T1"] * 20 + ["T2"] * 20
+    assert issuer.calls == 2
+
+
+def test_twenty_concurrent_401s_cause_one_refresh_in_a_loop() -> None:
+    """The coroutines all sent the same token before any of them was refused."""
+    issuer = Issuer()
+
+    async def main() -> Scene:
+        everyone = asyncio.Event()
+
+        async def refuse(sent: Sent) -> Answer:
+            if len(scene.transport.sent) == 20:
+                everyone.set()
+            await asyncio.wait_for(everyone.wait(), DEADLINE)
+            return Answer(401)
+
+        way = WAYS["aio"]
+        scene = Scene(way, refreshed(way, issuer.issue), *[refuse] * 20)
+        requests = (scene.client.send_request(HttpRequest("GET", URL)) for _ in range(20))
+        responses = await asyncio.gather(*requests)
+        assert [response.status_code for response in responses] == [200] * 20
+        return scene
+
+    scene = run_async(main())
+    assert scene.tokens == ["T1"] * 20 + ["T2"] * 20
+    assert issuer.calls == 2
+
+
+class Watched:
+    """A token that tells when somebody looks at its expiry, which is where threads may switch."""
+
+    def __init__(self, token: str, look: Callable[[], None]) -> None:
+        self.token = token
+        self._look = look
+
+    @property
+    def expires_on(self) -> int:
+        look, self._look = self._look, lambda: None
+        look()
+        return 4_102_444_800
+
+
+def test_a_401_of_another_thread_comes_at_any_time() -> None:
+    """Also between the look at the token that the policy keeps and its use.
+
+    azure-core's own policy drops its token after a 401, and would then find none.
+    """
+    scene = Scene(WAYS["sync"], Foreign("unused"), Answer(200), Answer(401))
+    statuses: list[int] = []
+
+    def be_refused() -> None:
+        statuses.append(scene.send(HttpRequest("POST", URL, content=iter([b"chunk"]))))
+
+    token = Watched("one", be_refused)
+    scene.credential.get_token = lambda *scopes, **options: token
+    statuses.append(scene.send())
+    statuses.append(scene.send())
+    assert statuses == [200, 401, 200]
+    assert scene.tokens == ["T1"] * 3
+
+
+# --- What can be sent again
+
+
+def form() -> LegacyHttpRequest:
+    request = LegacyHttpRequest("POST", URL)
+    request.data = {"a": "b"}
+    return request
+
+
+@pytest.mark.parametrize(
+    ("request_", "content"),
+    [
+        (HttpRequest("DELETE", URL), None),
+        (HttpRequest("POST", URL, content="text"), "text"),
+        (HttpRequest("POST", URL, content=b"\xff"), b"\xff"),
+        (HttpRequest("POST", URL, json={"a": 1}), '{"a": 1}'),
+        (HttpRequest("POST", URL, data={"a": "b"}), {"a": "b"}),
+        (LegacyHttpRequest("GET", URL), None),
+        (LegacyHttpRequest("POST", URL, data="text"), "text"),
+        (form(), {"a": "b"}),
+    ],
+)
+def test_bodies_that_can_be_read_again_are_sent_again(
+    way: Way, request_: Any, content: Any
+) -> None:
+    """The second request is the first with another token."""
+    scene = Scene(way, refreshed(way, Issuer()), Answer(401))
+    assert scene.send(request_) == 200
+    first, second = scene.transport.sent
+    assert scene.tokens == ["T1", "T2"]
+    assert (first.content or None) == (second.content or None) == content
+    assert {**first.headers, "authorization": ""} == {**second.headers, "authorization": ""}
+
+
+async def chunks() -> AsyncIterator[bytes]:
+    yield b"chunk"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda: {"content": iter([b"chunk"])},
+        lambda: {"content": io.BytesIO(b"stream")},
+        lambda: {"content": chunks()},
+        lambda: {"files": {"file": io.BytesIO(b"file")}},
+        lambda: {"files": {"file": io.BytesIO(b"file")}, "data": {"a": "b"}},
+    ],
+    ids=["generator", "stream", "async generator", "files", "files and form"],
+)
+@pytest.mark.parametrize("challenge", ["", 'Bearer error="insufficient_claims", claims="e30="'])
+def test_bodies_that_are_gone_only_cost_the_token(
+    way: Way, body: Callable[[], dict[str, Any]], challenge: str
+) -> None:
+    """The caller gets the 401, and the next request goes out with another token."""
+    issuer = Issuer()
+    scene = Scene(way, refreshed(way, issuer))
+    scene.service.challenge = challenge
+    assert scene.send() == 200
+    scene.revoke()
+    assert scene.send(HttpRequest("POST", URL, **body())) == 401
+    assert issuer.calls == 1
+    assert scene.send() == 200
+    assert scene.tokens == ["T1", "T1", "T2"]
+    assert issuer.calls == 2
+
+
+def test_each_retry_may_replace_its_token(way: Way) -> None:
+    """The policy stands behind the retry policy, so a retry is authorized afresh."""
+    scene = Scene(way, refreshed(way, Issuer()), Answer(503), Answer(401), Answer(503))
+    assert scene.send() == 200
+    assert scene.tokens == ["T1", "T1", "T2", "T2"]
+
+
+# --- Claims
+
+
+@answers_claims_challenges
+@pytest.mark.parametrize("kind", [Foreign, ForeignInfo])
+def test_a_claims_challenge_is_answered_as_azure_core_does(way: Way, kind: type[Foreign]) -> None:
+    """The credential gets the claims, the request one more try."""
+    credential = kind("one", "two")
+    scene = Scene(way, way.twin(credential))
+    scene.service.challenge = 'Bearer error="insufficient_claims", claims="eyJhIjoxfQ"'
+    scene.service.refused.add("one")
+    assert scene.send() == 200
+    assert credential.asked == [((SCOPE,), {}), ((SCOPE,), {"claims": '{"a":1}'})]
+    assert [sent.token for sent in scene.transport.sent] == ["one", "two"]
+
+
+@answers_claims_challenges
+def test_our_credential_answers_a_claims_challenge_with_a_new_token(way: Way) -> None:
+    """Claims force one refresh."""
+    issuer = Issuer()
+    scene = Scene(way, refreshed(way, issuer))
+    scene.service.challenge = 'Bearer error="insufficient_claims", claims="eyJhIjoxfQ"'
+    scene.send()
+    scene.revoke()
+    assert scene.send() == 200
+    assert scene.tokens == ["T1", "T1", "T2"]
+    assert issuer.calls == 2
+
+
+@answers_claims_challenges
+def test_claims_that_cannot_be_had_are_the_callers_business(way: Way) -> None:
+    """Someone may have to sign in anew; the error leads to the 401, as azure-core's does."""
+    issuer = Issuer(make_token(time.time() + 3600), PermissionError("sign in"))
+    scene = Scene(way, refreshed(way, issuer))
+    scene.service.challenge = 'Bearer error="insufficient_claims", claims="eyJhIjoxfQ"'
+    scene.send()
+    scene.revoke()
+    with pytest.raises(PermissionError, match="sign in") as caught:
+        scene.send()
+    assert isinstance(caught.value.__cause__, HttpResponseError)
+    assert caught.value.__cause__.status_code == 401
+
+
+# --- Where the credential may go
+
+
+@pytest.mark.parametrize("credential", ["key", "token"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://evil.example/chat/threads",
+        "https://contoso.communication.azure.com.evil.example/",
+        "https://contoso.communication.azure.com@evil.example/",
+        "https://contoso.communication.azure.com:secret@evil.example/",
+        "https://evil.example\\@contoso.communication.azure.com/",
+        "https://contoso.communication.azure.com:444/chat/threads",
+        "https://contoso.communication.azure.com\\.evil.example/",
+        "https://contoso.communication.azure.comevil.example/",
+        "//contoso.communication.azure.com/chat/threads",
+        "http://contoso.communication.azure.com/chat/threads",
+        "HTTP://contoso.communication.azure.com/chat/threads",
+        "http://evil.example/",
+        "ftp://contoso.communication.azure.com/",
+        "/chat/threads",
+        "",
+    ],
+)
+def test_the_credential_goes_to_its_endpoint_alone(way: Way, credential: str, url: str) -> None:
+    """Any other URL is refused before the request leaves, and before a token is asked for."""
+    issuer = Issuer()
+    scene = Scene(way, KEY if credential == "key" else refreshed(way, issuer))
+    with pytest.raises(ClientAuthenticationError):
+        scene.send(HttpRequest("GET", url))
+    assert scene.transport.sent == []
+    assert issuer.calls == 0
+
+
+@pytest.mark.parametrize("credential", ["key", "token"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://contoso.communication.azure.com",
+        "https://contoso.communication.azure.com:443/chat",
+        "https://CONTOSO.communication.azure.com/chat",
+        "HTTPS://contoso.communication.azure.com/chat",
+        "https://contoso.communication.azure.com?a=b",
+    ],
+)
+def test_other_spellings_of_the_endpoint_are_the_endpoint(
+    way: Way, credential: str, url: str
+) -> None:
+    """They mean the same host and port."""
+    key = KEY if credential == "key" else refreshed(way, Issuer())
+    scene = Scene(way, key, default=Answer(200))
+    assert scene.send(HttpRequest("GET", url)) == 200
+
+
+@pytest.mark.parametrize("credential", ["key", "token"])
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+@pytest.mark.parametrize(
+    "to", ["https://evil.example/", "http://contoso.communication.azure.com/", "//evil.example/"]
+)
+def test_no_redirect_carries_the_credential_away(
+    way: Way, credential: str, status: int, to: str
+) -> None:
+    """The request ends there."""
+    redirect = Answer(status, headers={"Location": to})
+    scene = Scene(way, KEY if credential == "key" else refreshed(way, Issuer()), redirect)
+    with pytest.raises(ClientAuthenticationError):
+        scene.send()
+    assert len(scene.transport.sent) == 1
+
+
+def test_a_redirect_at_the_endpoint_is_followed(way: Way) -> None:
+    """With the token, as it goes to where it belongs."""
+    redirect = Answer(307, headers={"Location": ENDPOINT + "/elsewhere"})
+    scene = Scene(way, refreshed(way, Issuer()), redirect)
+    assert scene.send() == 200
+    assert [sent.url for sent in scene.transport.sent] == [URL, ENDPOINT + "/elsewhere"]
+    assert scene.tokens == ["T1", "T1"]
+
+
+@pytest.mark.parametrize("host", ["localhost:8080", "127.0.0.1", "[::1]:8080"])
+def test_plain_http_to_this_machine_can_be_allowed(way: Way, host: str) -> None:
+    """For tests, by azure-core's own option and by nothing else."""
+    policies = [way.RetryPolicy(), way.get_policy(f"https://{host}", refreshed(way, Issuer()))]
+    transport = way.Transport(Answer(503))
+    client = way.Client(f"https://{host}", policies=policies, transport=transport)
+    request = HttpRequest("GET", f"http://{host}/")
+    response = way.call(client.send_request, request, enforce_https=False)
+    assert response.status_code == 200
+    assert len(transport.sent) == 2
+    assert all("enforce_https" not in options for options in transport.options)
+    with pytest.raises(AzureError):
+        way.call(client.send_request, request)
+    assert len(transport.sent) == 2
+
+
+# --- On a wire
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[LocalService]:
+    with LocalService() as running:
+        yield running
+
+
+def issue(service: LocalService, user: str | None = None) -> tuple[str, str]:
+    """Create a user, unless one is given, and issue a token for them, with the access key."""
+    policies = [get_authentication_policy(service.endpoint, service.access_key)]
+    with PipelineClient[Any, Any](
+        service.endpoint, policies=policies, **service.client_options()
+    ) as client:
+        path = "/identities" if user is None else f"/identities/{user}/:issueAccessToken"
+        body = {"createTokenWithScopes" if user is None else "scopes": ["chat"]}
+        request = HttpRequest("POST", f"{service.endpoint}{path}?api-version=2023-10-01", json=body)
+        answer = client.send_request(request)
+        answer.raise_for_status()
+    token = answer.json().get("accessToken", answer.json())["token"]
+    return user or answer.json()["identity"]["id"], token
+
+
+def test_a_revoked_token_is_replaced_on_a_wire(service: LocalService) -> None:
+    """With ``requests`` and a service that knows its tokens."""
+    user, first = issue(service)
+    before = service.issued[user]
+    credential = WAYS["sync"].Credential(first, token_refresher=lambda: issue(service, user)[1])
+    policies = [get_authentication_policy(service.endpoint, credential)]
+    request = HttpRequest("GET", f"{service.endpoint}/chat/threads?api-version=2024-03-07")
+    with PipelineClient[Any, Any](
+        service.endpoint, policies=policies, **service.client_options()
+    ) as client:
+        assert client.send_request(request).status_code == 200
+        service.revoke(user)
+        assert client.send_request(request).status_code == 200
+        assert client.send_request(request).status_code == 200
+    assert service.issued[user] == before + 1
+
+
+def test_a_revoked_token_is_replaced_on_a_wire_of_aiohttp(service: LocalService) -> None:
+    """With ``aiohttp`` and a service that knows its tokens, for twenty requests at once."""
+    user, first = issue(service)
+    before = service.issued[user]
+
+    async def refresh() -> str:
+        return (await asyncio.to_thread(issue, service, user))[1]
+
+    async def main() -> list[int]:
+        credential = aio.CommunicationTokenCredential(first, token_refresher=refresh)
+        policies = [aio.get_authentication_policy(service.endpoint, credential)]
+        url = f"{service.endpoint}/chat/threads?api-version=2024-03-07"
+        async with AsyncPipelineClient[Any, Any](
+            service.endpoint, policies=policies, **service.client_options()
+        ) as client:
+            service.revoke(user)
+            requests = (client.send_request(HttpRequest("GET", url)) for _ in range(20))
+            return [response.status_code for response in await asyncio.gather(*requests)]
+
+    assert run_async(main()) == [200] * 20
+    assert service.issued[user] == before + 1
