@@ -80,6 +80,21 @@ def on_clock(cls: type[E], clock: Clock, jitter: float = 0.0) -> type[E]:
     return type(cls.__name__, (cls,), attributes)
 
 
+class BareEngine(Engine):
+    """An engine whose driver does nothing of its own; a test flies it by hand."""
+
+    __slots__ = ("armed", "woken")
+
+    def _arm(self, state: Any, now: Any) -> None:
+        self.armed = state.due_on
+
+    def _disarm(self) -> None:
+        self.armed = None
+
+    def _wake(self, flight: Any) -> None:
+        self.woken = flight
+
+
 class Tally:
     """A number that one thread counts up and another waits for."""
 

@@ -1,0 +1,116 @@
+"""The Functions sample with a service behind it: called directly, or loaded by the real worker.
+
+The worker library needs Python 3.13. Where ``FUNCTIONS_WORKER_REQUIRED`` is set, its absence is an
+error, and elsewhere its tests are skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import aiohttp.connector
+import pytest
+from azure.communication.chat import ChatClient
+from azure.communication.common import CommunicationTokenCredential
+from azure.communication.common._engine import Engine
+from azure.communication.common.aio._scheduler import LoopScheduler
+from azure.communication.identity import CommunicationIdentityClient
+
+from local_service import LocalService
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from functions_host import FunctionsHost
+
+HERE = Path(__file__).parent
+SAMPLE = HERE.parents[1] / "samples/azure_functions"
+
+sys.path.insert(0, str(HERE))  # for functions_host and its like
+
+
+class InstanceClock:
+    """The clocks of the instance and of the service: the real ones, and what a test adds."""
+
+    def __init__(self) -> None:
+        self._wall, self._mono = time.time, time.monotonic
+        self._passed = self._frozen = 0.0
+
+    def wall(self) -> float:
+        """Return Unix time, as ``time.time`` does."""
+        return self._wall() + self._passed + self._frozen
+
+    def mono(self) -> float:
+        """Return time since some moment, as ``time.monotonic`` does."""
+        return self._mono() + self._passed
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self._passed += seconds
+
+    def freeze(self, seconds: float) -> None:
+        """Let time pass while the instance is suspended and its monotonic clock stands still."""
+        self._frozen += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> InstanceClock:
+    """Have the credentials, azure-core's policies and the service read clocks of our own."""
+    clock = InstanceClock()
+    monkeypatch.setattr(time, "time", clock.wall)  # read by azure-core
+    monkeypatch.setattr(Engine, "_wall", clock.wall)
+    monkeypatch.setattr(Engine, "_mono", clock.mono)
+    defaults = (clock.wall, clock.mono, random.random)
+    monkeypatch.setattr(LoopScheduler.__init__, "__defaults__", defaults)
+    return clock
+
+
+@pytest.fixture
+def service(clock: InstanceClock, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalService]:
+    """Run the service, and have this process trust it as SSL_CERT_FILE does from the start."""
+    with LocalService(clock=clock.wall, date_tolerance=float("inf")) as service:
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", service.ca_path)
+        # aiohttp reads SSL_CERT_FILE once, when it is imported, which it has been by now.
+        monkeypatch.setattr(aiohttp.connector, "_SSL_CONTEXT_VERIFIED", service.ssl_context)
+        yield service
+
+
+@pytest.fixture
+def user(service: LocalService) -> str:
+    """Return the raw id of the app's own user."""
+    identity = CommunicationIdentityClient.from_connection_string(service.connection_string)
+    with identity._identity_service_client:  # the client itself has no close
+        return identity.create_user().raw_id
+
+
+@pytest.fixture
+def settings(service: LocalService, user: str) -> dict[str, str]:
+    """Return the app settings that make the sample use the service."""
+    return {
+        "COMMUNICATION_SERVICES_CONNECTION_STRING": service.connection_string,
+        "COMMUNICATION_SERVICES_USER_ID": user,
+    }
+
+
+@pytest.fixture
+def thread(service: LocalService, user: str, settings: dict[str, str]) -> str:
+    """Return the id of a chat thread of the app's user. Its making leaves no trace in the counts."""
+    with CommunicationIdentityClient.from_connection_string(
+        service.connection_string
+    )._identity_service_client:
+        pass
+    identity = CommunicationIdentityClient.from_connection_string(service.connection_string)
+    with identity._identity_service_client:
+        token = identity.get_token(user_identifier(user), ["chat"]).token
+    credential: Any = CommunicationTokenCredential(token)
+    with ChatClient(service.endpoint, credential) as chat:
+        created = chat.create_chat_thread("A thread").chat_thread.id
+    service.issued.clear()
+    service.statuses.clear()
+    return created
