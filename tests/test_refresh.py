@@ -287,11 +287,16 @@ def test_claims_that_fail_leave_a_valid_token_alone():
 
 def test_a_token_that_has_expired_is_no_result():
     """The error gives both times, for the local clock may be the reason."""
-    with pytest.raises(ValueError, match=f"expired at {T0 - 5}, which is 15 seconds ago"):
+    with pytest.raises(
+        ValueError, match=f"its expires_on is {T0 - 5}, the local clock says {T0 + 10}"
+    ):
         _refresh.check_result(EMPTY, token(-5), at(10))
     with pytest.raises(ValueError, match="expired"):
         _refresh.check_result(EMPTY, token(0), at(0))
     assert _refresh.check_result(EMPTY, token(1), at(0)) is None
+    _refresh.check_result(VALID, VALID.token, at(0))
+    with pytest.raises(ValueError, match="expired"):  # by the monotonic clock alone
+        _refresh.check_result(VALID, VALID.token, at(0, mono=3600))
 
 
 def test_the_refused_token_is_no_result():

@@ -410,7 +410,7 @@ class Engine:
     def _report(self, flight: Flight, error: Exception | None, left: float, pause: float) -> None:
         if error is None:
             _LOGGER.debug("The token is valid for another %.0f seconds.", left)
-        elif left > 0:
+        elif left > 0 and flight.claims is None:
             _LOGGER.warning(
                 "The token could not be refreshed; it is valid for another %.0f seconds, and the "
                 "next try comes in %.0f.",

@@ -218,11 +218,12 @@ def check_result(state: State, token: AccessToken, now: Now) -> None:
 
     :raises ValueError: If it has expired, or is the one that the service refused.
     """
-    if token.expires_on <= now.wall:
+    is_current = state.token is not None and token.token == state.token.token
+    if token.expires_on <= now.wall or (is_current and life_left(state, now) <= 0):
         msg = (
-            f"the refresh returned a token that expired at {token.expires_on}, which is "
-            f"{now.wall - token.expires_on:.0f} seconds ago by the local clock ({now.wall:.0f}). "
-            "Return a newly issued token, and check the clock."
+            f"the refresh returned a token that has expired (its expires_on is {token.expires_on}, "
+            f"the local clock says {now.wall:.0f}). Return a newly issued token, and check the "
+            "clock."
         )
         raise ValueError(msg)
     if hash(token.token) == state.refused:
