@@ -198,7 +198,7 @@ TEAMS_EXTENSION = {"user_id": "u", "tenant_id": "t", "resource_id": "r"}
         (MicrosoftTeamsUserIdentifier, {"user_id": "u"}, {"cloud": 1}),
         (MicrosoftTeamsUserIdentifier, {"user_id": "u"}, {"raw_id": 1}),
         (MicrosoftTeamsAppIdentifier, {}, {"app_id": b"a"}),
-        (MicrosoftTeamsAppIdentifier, {"app_id": "a"}, {"cloud": None}),
+        (MicrosoftTeamsAppIdentifier, {"app_id": "a"}, {"cloud": 5}),
         (MicrosoftTeamsAppIdentifier, {"app_id": "a"}, {"raw_id": 1}),
         (TeamsExtensionUserIdentifier, TEAMS_EXTENSION, {"user_id": 1}),
         (TeamsExtensionUserIdentifier, TEAMS_EXTENSION, {"tenant_id": 1}),
@@ -440,3 +440,14 @@ def test_import_is_light(module):
     loaded = set(done.stdout.split())
     assert f"azure.communication.common.{module}" in loaded
     assert not loaded & HEAVY
+
+
+@pytest.mark.parametrize("cloud", [None, "PUBLIC", "public", CommunicationCloudEnvironment.PUBLIC])
+def test_no_cloud_is_the_public_one(cloud):
+    """As in the SDKs, for JSON that leaves the cloud out."""
+    for identifier in (
+        MicrosoftTeamsAppIdentifier("a", cloud=cloud),
+        MicrosoftTeamsUserIdentifier("u", cloud=cloud),
+        TeamsExtensionUserIdentifier(user_id="u", tenant_id="t", resource_id="r", cloud=cloud),
+    ):
+        assert identifier.cloud is CommunicationCloudEnvironment.PUBLIC

@@ -1,15 +1,16 @@
 """The synchronous credential: the caller refreshes on its own thread, and others wait for it."""
 
 import inspect
-import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
 
 from azure.core.credentials import AccessToken, AccessTokenInfo, TokenProvider, TokenRequestOptions
 
 from ._engine import ABOARD, Engine, is_entra_form
-from ._refresh import FLIGHT_SECONDS, Flight, Now, State, due_range
+from ._refresh import Flight, Now, State, due_range
 from ._scheduler import scheduler
 from ._token import TokenLike
 
@@ -18,11 +19,18 @@ if TYPE_CHECKING:
 
 
 class _Flight(Flight):
-    __slots__ = ("over",)
+    """A flight with a call for each thread that waits for its end.
+
+    The calls go through a queue, since a finalizer or a signal handler may close the credential on
+    a thread that is about to wait. An event has a lock that the thread would then hold already.
+    """
+
+    __slots__ = ("calls", "waiting")
 
     def __init__(self, claims: str | None, started_at: float, *, ahead: bool) -> None:
         super().__init__(claims, started_at, ahead=ahead)
-        self.over = threading.Event()
+        self.calls: SimpleQueue[None] = SimpleQueue()
+        self.waiting = 0
 
 
 class CommunicationTokenCredential(Engine):
@@ -205,7 +213,6 @@ class CommunicationTokenCredential(Engine):
 
     def _obtain(self, options: dict[str, Any]) -> AccessToken:
         claims = options.get("claims") or None
-        give_up_at = self._mono() + FLIGHT_SECONDS
         while True:
             turn = self._next(claims)
             if turn.token is not None:
@@ -217,8 +224,9 @@ class CommunicationTokenCredential(Engine):
                 if flight.error is not None:
                     raise flight.error
             else:
-                flight.over.wait(self._patience(flight, give_up_at))
-            token = self._result(flight, give_up_at)
+                with suppress(Empty):
+                    flight.calls.get(timeout=max(self._patience(flight), 0))
+            token = self._result(flight)
             if token is not None:
                 return token
 
@@ -264,9 +272,14 @@ class CommunicationTokenCredential(Engine):
         if self._entry:
             scheduler().remove(self)
 
+    def _board(self, flight: Flight) -> None:
+        assert isinstance(flight, _Flight)
+        flight.waiting += 1
+
     def _wake(self, flight: Flight) -> None:
         assert isinstance(flight, _Flight)
-        flight.over.set()
+        for _ in range(flight.waiting):
+            flight.calls.put(None)
 
 
 def _discard(value: Any) -> None:

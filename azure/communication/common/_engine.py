@@ -41,8 +41,9 @@ LONGEST_LIFETIME_SECONDS = 100 * 365 * 24 * 3600
 # The flights that the running code is part of: a refresher must not wait for itself.
 ABOARD: ContextVar[tuple[Flight, ...]] = ContextVar("azure_communication_flights", default=())
 
-# One lock for each process id, to renew the credentials' locks under. setdefault is atomic.
-_renewals: dict[int, threading.Lock] = {}
+# One lock for each process id, to renew the credentials' locks under. setdefault is atomic. It is
+# re-entrant for the same reason as theirs.
+_renewals: dict[int, AbstractContextManager[bool]] = {}
 
 
 def is_entra_form(
@@ -245,21 +246,25 @@ class Engine:
     def _board(self, flight: Flight) -> None:
         """Note, under the lock, that the caller will wait for this flight."""
 
-    def _patience(self, flight: Flight, give_up_at: float) -> float:
+    def _patience(self, flight: Flight) -> float:
         """Return for how many seconds to wait for a flight before asking what to do again."""
         now = self._now()
         left = _refresh.life_left(self._state, now)
         if left > 0 and flight.claims is None:
             return min(_refresh.PATIENCE_SECONDS, left / 2)
-        return min(flight.started_at + _refresh.FLIGHT_SECONDS, give_up_at) - now.mono
+        return flight.started_at + _refresh.FLIGHT_SECONDS - now.mono
 
-    def _result(self, flight: Flight, give_up_at: float) -> AccessToken | None:
-        """Return or raise what a flight brought; None if it ended without, or has not ended."""
+    def _result(self, flight: Flight) -> AccessToken | None:
+        """Return or raise what a flight brought; None if it ended without, or has not ended.
+
+        Those who waited in vain for one that is overdue do not start another: it might well be
+        their own, by way of a thread that nothing is known of.
+        """
         if flight.token is not None:
             return flight.token
         if flight.error is not None:
             raise _refresh.detached(flight.error) from flight.error
-        if self._mono() >= give_up_at:
+        if flight.is_overdue(self._now()) and not flight.is_lost():
             raise overdue()
         return None
 
@@ -298,9 +303,9 @@ class Engine:
                 flight.error = error
         self._wake(flight)
         if state is not before:
-            self._report(flight, error, left, state.ask_on - now.wall)
             if state.due_on < _refresh.INFINITY:
                 self._arm(state, now)
+            self._report(flight, error, left, state.ask_on - now.wall)
 
     def _after(
         self, claims: str | None, token: AccessToken | None, error: Exception | None, now: Now
@@ -361,7 +366,7 @@ class Engine:
     def _guard(self) -> AbstractContextManager[bool]:
         """Return the lock, after making the credential this process's own."""
         if self._process != os.getpid():
-            with _renewals.setdefault(os.getpid(), threading.Lock()):
+            with _renewals.setdefault(os.getpid(), threading.RLock()):
                 if self._process != os.getpid():
                     self._renew()
         return self._lock

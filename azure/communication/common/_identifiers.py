@@ -72,7 +72,12 @@ class CommunicationCloudEnvironment(_AnyCaseEnum):
 
 
 def parse_cloud(cloud: object) -> CommunicationCloudEnvironment | str:
-    """Return the cloud of that name, or the text itself: the service may know clouds we do not."""
+    """Return the cloud of that name, or the text itself: the service may know clouds we do not.
+
+    None is the public cloud, as in the SDKs, whose users pass on what JSON may have left out.
+    """
+    if cloud is None:
+        return _PUBLIC
     text = _text("cloud", cloud)
     try:
         return CommunicationCloudEnvironment(text)
@@ -360,8 +365,9 @@ class MicrosoftTeamsUserIdentifier(_Identifier[MicrosoftTeamsUserProperties]):
 
     :param str user_id: The user's Entra object id; for an anonymous user, the id of the visit.
     :keyword bool is_anonymous: Whether the user joined without signing in.
-    :keyword cloud: The user's cloud, in any case. An unknown one is kept as it is.
-    :paramtype cloud: str or ~azure.communication.common.CommunicationCloudEnvironment
+    :keyword cloud: The user's cloud, in any case. An unknown one is kept as it is,
+        and None is the public one.
+    :paramtype cloud: str or ~azure.communication.common.CommunicationCloudEnvironment or None
     :keyword raw_id: The raw id, if it is known; without it, it is made from the rest.
     :paramtype raw_id: str or None
     :raises TypeError: If an argument is not of its type.
@@ -378,7 +384,7 @@ class MicrosoftTeamsUserIdentifier(_Identifier[MicrosoftTeamsUserProperties]):
         user_id: str,
         *,
         is_anonymous: bool = False,
-        cloud: CommunicationCloudEnvironment | str = "PUBLIC",
+        cloud: CommunicationCloudEnvironment | str | None = "PUBLIC",
         raw_id: str | None = None,
     ) -> None:
         if not isinstance(is_anonymous, bool):
@@ -418,8 +424,9 @@ class MicrosoftTeamsAppIdentifier(_Identifier[MicrosoftTeamsAppProperties]):
     """A Microsoft Teams application.
 
     :param str app_id: The application's id.
-    :keyword cloud: The application's cloud, in any case. An unknown one is kept as it is.
-    :paramtype cloud: str or ~azure.communication.common.CommunicationCloudEnvironment
+    :keyword cloud: The application's cloud, in any case. An unknown one is kept as it is,
+        and None is the public one.
+    :paramtype cloud: str or ~azure.communication.common.CommunicationCloudEnvironment or None
     :keyword raw_id: The raw id, if it is known; without it, it is made from the rest.
     :paramtype raw_id: str or None
     :raises TypeError: If an argument is not a ``str``.
@@ -435,7 +442,7 @@ class MicrosoftTeamsAppIdentifier(_Identifier[MicrosoftTeamsAppProperties]):
         self,
         app_id: str,
         *,
-        cloud: CommunicationCloudEnvironment | str = "PUBLIC",
+        cloud: CommunicationCloudEnvironment | str | None = "PUBLIC",
         raw_id: str | None = None,
     ) -> None:
         app_id, cloud = _text("app_id", app_id), parse_cloud(cloud)
@@ -466,8 +473,9 @@ class TeamsExtensionUserIdentifier(_Identifier[TeamsExtensionUserProperties]):
     :keyword str user_id: The user's id.
     :keyword str tenant_id: The id of the user's Entra tenant.
     :keyword str resource_id: The id of the Communication Services resource.
-    :keyword cloud: The user's cloud, in any case. An unknown one is kept as it is.
-    :paramtype cloud: str or ~azure.communication.common.CommunicationCloudEnvironment
+    :keyword cloud: The user's cloud, in any case. An unknown one is kept as it is,
+        and None is the public one.
+    :paramtype cloud: str or ~azure.communication.common.CommunicationCloudEnvironment or None
     :keyword raw_id: The raw id, if it is known; without it, it is made from the rest.
     :paramtype raw_id: str or None
     :raises TypeError: If an argument is not a ``str``.
@@ -485,7 +493,7 @@ class TeamsExtensionUserIdentifier(_Identifier[TeamsExtensionUserProperties]):
         user_id: str,
         tenant_id: str,
         resource_id: str,
-        cloud: CommunicationCloudEnvironment | str = "PUBLIC",
+        cloud: CommunicationCloudEnvironment | str | None = "PUBLIC",
         raw_id: str | None = None,
     ) -> None:
         properties: TeamsExtensionUserProperties = {

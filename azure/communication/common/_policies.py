@@ -37,7 +37,8 @@ def get_authentication_policy(
     another token and the body can be read again. The answer to that is the caller's, as is the 401
     if there was no other try. Asking the credential may block.
 
-    The policy may be shared between threads.
+    Make one for each client, for azure-core links a policy to the pipeline that it is part of. Threads
+    may share it with the client.
 
     :param str endpoint: The endpoint of the resource, ``https://<host>[:<port>]``.
     :param credential: An access key in base64, an ``AzureKeyCredential``, whose key may be rotated,
@@ -77,8 +78,8 @@ class _BearerTokenPolicy(BearerTokenCredentialPolicy[Any, Any]):
 
     def send(self, request: PipelineRequest[Any]) -> PipelineResponse[Any, Any]:
         self.on_request(request)
-        sent = sent_token(request)
         response: PipelineResponse[Any, Any] = self.next.send(request)
+        sent = sent_token(request)  # a policy behind this one may have put another there
         if response.http_response.status_code == 401:
             self._refused = sent
             invalidate(self._credential, sent)

@@ -328,10 +328,19 @@ def detached(error: Exception) -> Exception:
         twin = copy.copy(error)
         if type(twin) is not type(error) or str(twin) != str(error):
             raise TypeError
-    except Exception:  # noqa: BLE001 - an exception with a constructor that copying cannot call
-        twin = ClientAuthenticationError(message=f"{type(error).__name__}: {error}")
+    except Exception:  # noqa: BLE001 - it cannot be copied, or not even be printed
+        twin = ClientAuthenticationError(message=_describe(error))
     twin.__traceback__ = None
+    if hasattr(twin, "__notes__"):  # or a note on one would be a note on all
+        twin.__notes__ = list(twin.__notes__)
     return twin
+
+
+def _describe(error: Exception) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - a mistake in the user's exception class
+        return type(error).__name__
 
 
 def _postpone(state: State, left: float, now: Now, wait: float = 0.0) -> State:

@@ -189,13 +189,16 @@ class Scheduler:
         rand: Callable[[], float] = random.random,
     ) -> None:
         self._schedule = Schedule(wall, mono, rand)
-        self._changed = threading.Condition()  # guards the schedule and _running
+        # Guards the schedule and _running. It is taken itself and not by way of the condition, whose
+        # __enter__ is Python code that an interrupt may end with the lock held.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._running = False
         self._workers = Workers()
 
     def add(self, item: Refreshable, earliest: float, latest: float) -> None:
         """Arm a credential, or arm it anew. Does not block; starts the thread where needed."""
-        with self._changed:
+        with self._lock:
             is_next = self._schedule.add(item, earliest, latest)
             if not self._running:
                 self._running = start_thread(self._run)
@@ -213,7 +216,7 @@ class Scheduler:
 
     def run_due(self) -> float:
         """Hand what is due to the workers; return how many seconds to sleep, 0 if there is more."""
-        with self._changed:
+        with self._lock:
             due = self._schedule.pop_due()
             delay = self._schedule.delay()
         for reference in due:
@@ -224,7 +227,7 @@ class Scheduler:
         idle = False
         while True:
             delay = self.run_due()
-            with self._changed:
+            with self._lock:
                 if not len(self._schedule):
                     if idle:
                         self._running = False

@@ -1,13 +1,14 @@
 """The asynchronous credential: a refresh is a task of its own, and callers await it.
 
-Nothing of asyncio is shared between loops. Each waiting loop has an event of its own on the flight,
-set from wherever the flight ends, so one credential serves any number of loops and threads.
+Nothing of asyncio is shared between loops. Each waiting loop has a future of its own on the flight,
+done from wherever the flight ends, so one credential serves any number of loops and threads.
 """
 
 import asyncio
 import inspect
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
 
@@ -25,16 +26,16 @@ if TYPE_CHECKING:
 Loop = asyncio.AbstractEventLoop
 
 # A loop itself refers to its tasks only weakly.
-_tasks: "set[asyncio.Task[None]]" = set()
+_tasks: "set[asyncio.Task[Any]]" = set()
 
 
 class _Flight(Flight):
-    __slots__ = ("events", "loop")
+    __slots__ = ("landings", "loop")
 
     def __init__(self, claims: str | None, started_at: float, *, ahead: bool) -> None:
         super().__init__(claims, started_at, ahead=ahead)
         self.loop = asyncio.get_running_loop()
-        self.events: dict[Loop, asyncio.Event] = {}
+        self.landings: dict[Loop, asyncio.Future[None]] = {}
 
     def is_lost(self) -> bool:
         return not self.loop.is_running()
@@ -226,7 +227,6 @@ class CommunicationTokenCredential(Engine):
 
     async def _obtain(self, options: dict[str, Any]) -> AccessToken:
         claims = options.get("claims") or None
-        give_up_at = self._mono() + FLIGHT_SECONDS
         self._settle_in()
         while True:
             turn = self._next(claims)
@@ -236,32 +236,27 @@ class CommunicationTokenCredential(Engine):
             assert isinstance(flight, _Flight)
             if turn.is_pilot:
                 self._take_off(flight, options)
-            event = flight.events[asyncio.get_running_loop()]
-            try:
-                await asyncio.wait_for(event.wait(), self._patience(flight, give_up_at))
-            except asyncio.TimeoutError:  # another class than TimeoutError before Python 3.11
-                pass
-            else:
-                if turn.is_pilot and flight.error is not None:
-                    raise flight.error
-            token = self._result(flight, give_up_at)
+            # Unlike wait_for, it never swallows a cancellation, which wait_for does before 3.12.
+            landing = flight.landings[asyncio.get_running_loop()]
+            await asyncio.wait((landing,), timeout=self._patience(flight))
+            if turn.is_pilot and flight.error is not None:
+                raise flight.error
+            token = self._result(flight)
             if token is not None:
                 return token
 
     def _take_off(self, flight: _Flight, options: dict[str, Any]) -> "asyncio.Task[None]":
-        task = flight.loop.create_task(self._fly(flight, options))
-        _tasks.add(task)
-        task.add_done_callback(_tasks.discard)
-        return task
+        return _keep(flight.loop.create_task(self._fly(flight, options)))
 
     async def _fly(self, flight: _Flight, options: dict[str, Any]) -> None:
         token: AccessToken | None = None
         error: Exception | None = None
         ABOARD.set((*ABOARD.get(), flight))  # in the context of this task alone
+        # Another task, to tell a refresher that raises CancelledError from a cancelled flight.
+        call = _keep(flight.loop.create_task(self._call(options)))
         try:
-            token = self._read(await asyncio.wait_for(self._call(options), FLIGHT_SECONDS))
-        except asyncio.TimeoutError as exc:
-            error = overdue() if flight.is_overdue(self._now()) else exc
+            await asyncio.wait((call,), timeout=FLIGHT_SECONDS)
+            token = self._read(_outcome(call))
         except Exception as exc:  # noqa: BLE001 - the refresher is the user's
             error = exc
         except BaseException as exc:
@@ -269,6 +264,7 @@ class CommunicationTokenCredential(Engine):
                 error = RuntimeError(f"the refresh was ended by {type(exc).__name__}")
             raise
         finally:  # with neither if it was cancelled
+            call.cancel()
             self._land(flight, token, error)
 
     async def _call(self, options: dict[str, Any]) -> Any:
@@ -308,15 +304,40 @@ class CommunicationTokenCredential(Engine):
 
     def _board(self, flight: Flight) -> None:
         assert isinstance(flight, _Flight)
-        flight.events.setdefault(asyncio.get_running_loop(), asyncio.Event())
+        loop = asyncio.get_running_loop()
+        flight.landings.setdefault(loop, loop.create_future())
 
     def _wake(self, flight: Flight) -> None:
         assert isinstance(flight, _Flight)
-        for loop, event in flight.events.items():
-            try:
-                loop.call_soon_threadsafe(event.set)
-            except RuntimeError:  # that loop was closed, and nobody waits there
-                continue
+        for loop, landing in flight.landings.items():
+            with suppress(RuntimeError):  # that loop was closed, and nobody waits there
+                loop.call_soon_threadsafe(landing.cancel)  # done, and no harm in doing it again
+
+
+def _keep(task: "asyncio.Task[Any]") -> "asyncio.Task[Any]":
+    """Refer to a task until it is done."""
+    _tasks.add(task)
+    task.add_done_callback(_forget)
+    return task
+
+
+def _forget(task: "asyncio.Task[Any]") -> None:
+    _tasks.discard(task)
+    if not task.cancelled():
+        task.exception()  # or asyncio logs one that nobody has looked at
+
+
+def _outcome(call: "asyncio.Task[Any]") -> Any:
+    """Return or raise what came of calling the refresher."""
+    if not call.done():
+        raise overdue()
+    try:
+        return call.result()
+    except Exception:
+        raise
+    except BaseException as exc:  # nobody else has the task, so it was not cancelled from outside
+        msg = f"token_refresher raised {type(exc).__name__}"
+        raise RuntimeError(msg) from exc
 
 
 def _running_loop() -> Loop | None:

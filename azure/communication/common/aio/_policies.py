@@ -38,7 +38,8 @@ def get_authentication_policy(
     another token and the body can be read again. The answer to that is the caller's, as is the 401
     if there was no other try. The credential is awaited; it never blocks the event loop.
 
-    With a token credential, the policy belongs to one event loop, as the client does.
+    Make one for each client, for azure-core links a policy to the pipeline that it is part of. With
+    a token credential it belongs to one event loop, as the client does.
 
     :param str endpoint: The endpoint of the resource, ``https://<host>[:<port>]``.
     :param credential: An access key in base64, an ``AzureKeyCredential``, whose key may be rotated,
@@ -79,8 +80,8 @@ class _AsyncBearerTokenPolicy(AsyncBearerTokenCredentialPolicy[Any, Any]):
 
     async def send(self, request: PipelineRequest[Any]) -> PipelineResponse[Any, Any]:
         await self.on_request(request)
-        sent = sent_token(request)
         response: PipelineResponse[Any, Any] = await self.next.send(request)
+        sent = sent_token(request)  # a policy behind this one may have put another there
         if response.http_response.status_code == 401:
             self._refused = sent
             invalidate(self._credential, sent)
