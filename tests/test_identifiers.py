@@ -442,7 +442,7 @@ def test_import_is_light(module):
     assert not loaded & HEAVY
 
 
-@pytest.mark.parametrize("cloud", [None, "PUBLIC", "public", CommunicationCloudEnvironment.PUBLIC])
+@pytest.mark.parametrize("cloud", [None, "public", CommunicationCloudEnvironment.PUBLIC])
 def test_no_cloud_is_the_public_one(cloud):
     """As in the SDKs, for JSON that leaves the cloud out."""
     for identifier in (

@@ -6,11 +6,13 @@ error, and elsewhere its tests are skipped.
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 import os
 import random
 import sys
 import time
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +21,13 @@ import pytest
 from azure.communication.chat import ChatClient
 from azure.communication.common import CommunicationTokenCredential
 from azure.communication.common._engine import Engine
-from azure.communication.common.aio._scheduler import LoopScheduler
+from azure.communication.common.aio._scheduler import LoopScheduler, scheduler
 from azure.communication.identity import CommunicationIdentityClient
 
 from local_service import LocalService
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from functions_host import FunctionsHost
 
@@ -81,36 +83,66 @@ def service(clock: InstanceClock, monkeypatch: pytest.MonkeyPatch) -> Iterator[L
         yield service
 
 
+@dataclass(frozen=True)
+class Room:
+    """A chat thread of the app's own user."""
+
+    user: str  # the raw id
+    thread: str
+
+    def post(self, content: str = "Hello", *, sync: bool = False) -> tuple[str, str, object]:
+        """Return the request for a message: method, path and body."""
+        prefix = "/api/sync" if sync else "/api"
+        return "POST", f"{prefix}/threads/{self.thread}/messages", {"content": content}
+
+
 @pytest.fixture
-def user(service: LocalService) -> str:
-    """Return the raw id of the app's own user."""
+def room(service: LocalService) -> Room:
+    """Make the app's user and a thread, without a trace in the service's counts."""
     identity = CommunicationIdentityClient.from_connection_string(service.connection_string)
     with identity._identity_service_client:  # the client itself has no close
-        return identity.create_user().raw_id
+        user, token = identity.create_user_and_token(["chat"])
+    credential: Any = CommunicationTokenCredential(token.token)
+    with ChatClient(service.endpoint, credential) as chat:
+        thread = chat.create_chat_thread("A thread").chat_thread.id
+    service.issued.clear()
+    service.statuses.clear()
+    return Room(user.raw_id, thread)
 
 
 @pytest.fixture
-def settings(service: LocalService, user: str) -> dict[str, str]:
-    """Return the app settings that make the sample use the service."""
+def settings(service: LocalService, room: Room) -> dict[str, str]:
+    """Return the app settings that have the sample use the service."""
     return {
         "COMMUNICATION_SERVICES_CONNECTION_STRING": service.connection_string,
-        "COMMUNICATION_SERVICES_USER_ID": user,
+        "COMMUNICATION_SERVICES_USER_ID": room.user,
     }
 
 
 @pytest.fixture
-def thread(service: LocalService, user: str, settings: dict[str, str]) -> str:
-    """Return the id of a chat thread of the app's user. Its making leaves no trace in the counts."""
-    with CommunicationIdentityClient.from_connection_string(
-        service.connection_string
-    )._identity_service_client:
-        pass
-    identity = CommunicationIdentityClient.from_connection_string(service.connection_string)
-    with identity._identity_service_client:
-        token = identity.get_token(user_identifier(user), ["chat"]).token
-    credential: Any = CommunicationTokenCredential(token)
-    with ChatClient(service.endpoint, credential) as chat:
-        created = chat.create_chat_thread("A thread").chat_thread.id
-    service.issued.clear()
-    service.statuses.clear()
-    return created
+def sample() -> Path:
+    """Return the folder of the sample."""
+    return SAMPLE
+
+
+@pytest.fixture
+def worker() -> Any:
+    """Return the module ``functions_host``, which needs the worker library."""
+    if not os.environ.get("FUNCTIONS_WORKER_REQUIRED"):
+        reason = "azure-functions-runtime, which needs Python 3.13, is not installed"
+        pytest.importorskip("azure_functions_runtime", reason=reason)
+    return importlib.import_module("functions_host")
+
+
+@pytest.fixture
+def host(worker: Any, settings: dict[str, str]) -> Iterator[FunctionsHost]:
+    """Load the sample in the worker."""
+    with worker.FunctionsHost(SAMPLE, settings) as host:
+        yield host
+        host.run(settle())
+
+
+async def settle() -> None:
+    """End what the sample would go on with: its first refresh, and connections for more requests."""
+    await asyncio.gather(*scheduler(asyncio.get_running_loop())._under_way)
+    await sys.modules["clients"].async_connections().close()

@@ -75,7 +75,7 @@ class DurableExtension:
         """Run an orchestrator to its end, and return its output."""
         history: list[dict[str, Any]] = []
         _add(history, STARTED)
-        _add(history, EXECUTION_STARTED, Name=orchestrator, Input=input_json)
+        _add(history, EXECUTION_STARTED, Name=orchestrator, Input=input_json, Version=None)
         scheduled = 0
         while True:
             context = {

@@ -24,7 +24,7 @@ import re
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -134,7 +134,7 @@ class FunctionsHost:
         stop = threading.Thread(target=worker.stop_threadpool_executor, daemon=True)
         stop.start()
         stop.join(5)
-        self.run(self._cancel_tasks())
+        self.run(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(DEADLINE)
         self._loop.close()
@@ -146,11 +146,17 @@ class FunctionsHost:
         logging.getLogger().setLevel(self._level)
         self._settings.stop()
 
-    async def _cancel_tasks(self) -> None:
+    async def _end(self) -> None:
+        """Do to tasks and connections what the end of the process does."""
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        # Those that are closing would wait for the other side's TLS goodbye.
+        for transport in list(self._loop._transports.values()):
+            transport.abort()
+        for _ in range(3):  # turns, until they have closed
+            await asyncio.sleep(0)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the worker's loop."""
@@ -248,23 +254,11 @@ class FunctionsHost:
         """Make an HTTP request. The body is sent as it is if it is bytes, otherwise as JSON."""
         return self.run(self.request_async(method, path, body))
 
-    def requests(
-        self,
-        calls: Sequence[tuple[str, str, object]],
-        then: Mapping[int, Callable[[], object]] | None = None,
-    ) -> list[Reply]:
-        """Make requests at once, each a method, a path and a body.
-
-        ``then`` says what is done, on the worker's loop, as soon as so many replies have come.
-        """
+    def requests(self, calls: Iterable[tuple[str, str, object]]) -> list[Reply]:
+        """Make requests at once, each a method, a path and a body; return their replies in order."""
 
         async def together() -> list[Reply]:
-            tasks = [asyncio.ensure_future(self.request_async(*call)) for call in calls]
-            for number, reply in enumerate(asyncio.as_completed(tasks), start=1):
-                await reply
-                if then and number in then:
-                    then[number]()
-            return [task.result() for task in tasks]
+            return await asyncio.gather(*(self.request_async(*call) for call in calls))
 
         return self.run(together())
 
@@ -294,6 +288,8 @@ class FunctionsHost:
         if outcome.error:
             return Reply(500, outcome=outcome)
         value = outcome.value
+        if isinstance(value, str):
+            return Reply(200, body=value.encode(), outcome=outcome)
         headers = {name.lower(): text for name, text in value.headers.items()}
         return Reply(int(value.status_code), headers, _value(value.body) or b"", outcome)
 

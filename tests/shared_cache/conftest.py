@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
+
 from fakes import Clock
 from shared_cache.fleet import START, Ledger, Member, RedisServer, why_not
 

@@ -1,5 +1,5 @@
-"""What the tests of ``samples/shared_token_cache`` run on: a Redis server of their own, members of a
-fleet within this process, and a fleet of real processes. All of them tell the time by a clock that
+"""What the tests of ``samples/shared_token_cache`` run on: a Redis server of their own, members of
+a fleet within one process, and a fleet of real processes. All of them tell the time by a clock that
 only the test moves; a ledger on disk counts the tokens that they issue.
 """
 
@@ -20,10 +20,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import shared_token_cache
 from azure.communication.common import CommunicationTokenCredential, aio
 from azure.core.credentials import AccessToken
-from fakes import DEADLINE, Clock, make_token, on_clock, turn_until
+
+import shared_token_cache
+from fakes import DEADLINE, Clock, make_token, on_clock
 from shared_token_cache import AsyncSharedTokenCache, SharedTokenCache
 
 START = 4_000_000_000.0  # in the future, so that no token has really expired
@@ -45,7 +46,11 @@ class RedisServer:
             ["redis-server", *arguments], stdout=subprocess.PIPE, text=True
         )
         assert self._process.stdout is not None
-        assert any("Ready to accept connections" in line for line in self._process.stdout)
+        deadline = threading.Timer(DEADLINE, self._process.kill)
+        deadline.start()
+        is_ready = any("ready to accept" in line.lower() for line in self._process.stdout)
+        deadline.cancel()
+        assert is_ready, "redis-server does not start"
 
     def stop(self) -> None:
         """Stop it, even if it is paused or has been stopped."""
@@ -142,7 +147,8 @@ class Member:
 
     def get_token(self, user: str, **options: Any) -> AccessToken:
         """Ask a user's credential for a token."""
-        return self._settle(self.credential(user).get_token(**options))
+        token: AccessToken = self._settle(self.credential(user).get_token(**options))
+        return token
 
     def refuse(self, user: str, token: AccessToken) -> None:
         """Tell a user's credential that the service refused a token."""
@@ -150,7 +156,13 @@ class Member:
 
     def refresh_ahead(self, user: str) -> None:
         """Do what the background does when it finds a user's token due."""
-        self._settle(self.credential(user)._refresh_ahead())
+        credential = self.credential(user)
+
+        async def refresh() -> None:
+            await credential._refresh_ahead()
+
+        credential._disarm()
+        self._settle(credential._refresh_ahead() if self._loop is None else refresh())
 
     def forget(self) -> None:
         """Drop all credentials, as a process does that starts anew."""
@@ -196,30 +208,37 @@ class Fleet:
     """Processes with one member each. A call goes to all of them, or to ``who``, at once."""
 
     def __init__(self, size: int) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._now = context.RawValue("d", START)
+        self._context = multiprocessing.get_context("spawn")
+        self._now = self._context.RawValue("d", START)
         self._lines, self._processes = [], []
         for number in range(size):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, self._now, number), daemon=True)
-            process.start()
-            theirs.close()
-            self._lines.append(ours)
+            line, process = self._start(number)
+            self._lines.append(line)
             self._processes.append(process)
+
+    def _start(self, number: int) -> tuple[Any, Any]:
+        ours, theirs = self._context.Pipe()
+        arguments = (theirs, self._now, number)
+        process = self._context.Process(target=_serve, args=arguments, daemon=True)
+        process.start()
+        theirs.close()
+        return ours, process
 
     def advance(self, seconds: float) -> None:
         """Let time pass for all of them."""
         self._now.value += seconds
 
-    def begin(self, what: str, *arguments: Any, who: Iterable[int] | None = None) -> list[int]:
+    def begin(
+        self, what: str, *arguments: Any, who: Iterable[int] | None = None, **options: Any
+    ) -> list[int]:
         """Have a method of :class:`_Worker` called."""
         chosen = list(range(len(self._lines)) if who is None else who)
         for number in chosen:
-            self._lines[number].send((what, arguments))
+            self._lines[number].send((what, arguments, options))
         return chosen
 
     def end(self, chosen: Iterable[int]) -> list[Any]:
-        """Wait for what the calls have returned."""
+        """Return what the calls return."""
         results = []
         for number in chosen:
             assert self._lines[number].poll(2 * DEADLINE), f"process {number} does not answer"
@@ -228,18 +247,23 @@ class Fleet:
             results.append(result)
         return results
 
-    def call(self, what: str, *arguments: Any, who: Iterable[int] | None = None) -> list[Any]:
+    def call(
+        self, what: str, *arguments: Any, who: Iterable[int] | None = None, **options: Any
+    ) -> list[Any]:
         """Have a method called, and wait for the results."""
-        return self.end(self.begin(what, *arguments, who=who))
+        return self.end(self.begin(what, *arguments, who=who, **options))
 
     def ask(self, users: list[str], times: int = 1, who: Iterable[int] | None = None) -> Report:
         """Have all of them ask for the users' tokens at once."""
         return sum(self.call("ask", users, times, who=who), Report())
 
     def kill(self, number: int) -> None:
-        """Kill a process by SIGKILL, whatever it is about."""
+        """Kill a process by SIGKILL, whatever it is about, and start another in its place."""
         self._processes[number].kill()
         self._processes[number].join(DEADLINE)
+        self._processes[number].close()
+        self._lines[number].close()
+        self._lines[number], self._processes[number] = self._start(number)
 
     def close(self) -> None:
         """End all processes."""
@@ -277,9 +301,7 @@ class _Worker(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         self._warnings += 1
 
-    def join(
-        self, url: str, keys: str, ledger: Path, wrong_by: float = 0, **options: Any
-    ) -> None:
+    def join(self, url: str, keys: str, ledger: Path, wrong_by: float = 0, **options: Any) -> None:
         """Become a member of a fleet."""
         self.leave()
         clock = _FleetClock(self._now, wrong_by)
@@ -330,13 +352,11 @@ def _serve(line: Any, now: Any, number: int) -> None:
     worker = _Worker(now, number)
     while True:
         try:
-            what, arguments = line.recv()
+            what, arguments, options = line.recv()
         except EOFError:  # the test has ended
             worker.leave()
             return
         try:
-            options = arguments[-1] if arguments and isinstance(arguments[-1], dict) else None
-            positional = arguments[:-1] if options is not None else arguments
-            line.send((getattr(worker, what)(*positional, **(options or {})), None))
+            line.send((getattr(worker, what)(*arguments, **options), None))
         except Exception:
             line.send((None, traceback.format_exc()))

@@ -1,0 +1,111 @@
+"""The settings, the credentials and the clients that all invocations of an instance share.
+
+The credentials are made when the app is loaded. The connections are made when they are first
+needed: azure-core then imports aiohttp or requests, which takes longer than all that stands here.
+"""
+
+import os
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from azure.communication.chat import ChatThreadClient
+from azure.communication.chat.aio import ChatClient as AsyncChatClient
+from azure.communication.chat.aio import ChatThreadClient as AsyncChatThreadClient
+from azure.communication.common import (
+    CommunicationTokenCredential,
+    CommunicationUserIdentifier,
+    aio,
+    get_authentication_policy,
+    parse_client_arguments,
+)
+from azure.communication.identity import CommunicationIdentityClient
+from azure.communication.identity.aio import CommunicationIdentityClient as AsyncIdentityClient
+
+if TYPE_CHECKING:
+    from azure.core.pipeline.transport import AioHttpTransport, RequestsTransport
+
+ENDPOINT, KEY = parse_client_arguments(os.environ["COMMUNICATION_SERVICES_CONNECTION_STRING"])
+SCOPES: list[Any] = ["chat"]
+# Three tries end within the 60 seconds that a refresh may take.
+PATIENCE: dict[str, Any] = {"connection_timeout": 5, "read_timeout": 10, "retry_total": 2}
+
+# For type checkers, what the clients are given is Any: they take every identifier and credential,
+# but their annotations name the classes of private copies.
+APP_USER: Any = CommunicationUserIdentifier(os.environ["COMMUNICATION_SERVICES_USER_ID"])
+
+
+async def fetch_token() -> str:
+    """Issue a token for the app's own user.
+
+    It happens about once a day and on whichever event loop asks first, while a connection belongs
+    to one loop: hence a client of its own.
+    """
+    async with AsyncIdentityClient(ENDPOINT, KEY, **PATIENCE) as identity:
+        return (await identity.get_token(APP_USER, SCOPES)).token
+
+
+def fetch_token_sync() -> str:
+    """Issue a token for the app's own user."""
+    identity = CommunicationIdentityClient(ENDPOINT, KEY, **PATIENCE)
+    return identity.get_token(APP_USER, SCOPES).token
+
+
+# The worker loads the app on the event loop on which all async functions run. So this credential
+# sets to work at once, and has a token before most first invocations ask for one.
+async_credential: Any = aio.CommunicationTokenCredential(
+    token_refresher=fetch_token, proactive_refresh=True
+)
+# For the functions that are not async, which run in threads. It fetches a token when it is asked.
+sync_credential: Any = CommunicationTokenCredential(token_refresher=fetch_token_sync)
+
+
+# One pool of connections serves all invocations, so clients are made for each and never closed.
+# Their own policy passes a 401 on. Ours stands behind it: when a token was revoked, it has the
+# credential fetch another and sends the request again.
+
+
+@cache
+def async_connections() -> "AioHttpTransport":
+    from azure.core.pipeline.transport import AioHttpTransport
+
+    return AioHttpTransport()
+
+
+@cache  # threads that are first together may make one each; both work, and the last one stays
+def sync_connections() -> "RequestsTransport":
+    from azure.core.pipeline.transport import RequestsTransport
+
+    return RequestsTransport()
+
+
+def identity_client() -> AsyncIdentityClient:
+    return AsyncIdentityClient(ENDPOINT, KEY, transport=async_connections())
+
+
+def chat_client() -> AsyncChatClient:
+    return AsyncChatClient(
+        ENDPOINT,
+        async_credential,
+        transport=async_connections(),
+        per_retry_policies=aio.get_authentication_policy(ENDPOINT, async_credential),
+    )
+
+
+def chat_thread(thread_id: str) -> AsyncChatThreadClient:
+    return AsyncChatThreadClient(
+        ENDPOINT,
+        async_credential,
+        thread_id,
+        transport=async_connections(),
+        per_retry_policies=aio.get_authentication_policy(ENDPOINT, async_credential),
+    )
+
+
+def chat_thread_sync(thread_id: str) -> ChatThreadClient:
+    return ChatThreadClient(
+        ENDPOINT,
+        sync_credential,
+        thread_id,
+        transport=sync_connections(),
+        per_retry_policies=get_authentication_policy(ENDPOINT, sync_credential),
+    )

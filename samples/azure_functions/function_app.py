@@ -1,0 +1,121 @@
+"""Azure Communication Services in a function app: a token broker, chat messages, and events.
+
+Messages are sent by the app's own user, from an async function and from one that is not. All
+invocations of either share a credential, see ``clients.py``. ``invitations.py`` holds the Durable
+Functions.
+"""
+
+import logging
+
+import azure.functions as func
+from azure.communication.common import (
+    CommunicationIdentifier,
+    CommunicationIdentifierKind,
+    deserialize_identifier,
+    identifier_from_raw_id,
+)
+from azure.core.exceptions import AzureError
+
+import clients
+from answers import answer, failure, problem, read_json
+from invitations import invitations
+
+# Below warnings, azure-core logs the headers of every request. You would pay for storing them.
+logging.getLogger("azure.core").setLevel(logging.WARNING)
+
+app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
+app.register_functions(invitations)
+
+
+@app.route("token", methods=["POST"])
+async def issue_token(req: func.HttpRequest) -> func.HttpResponse:
+    """Issue a chat token: for ``{"rawId": "8:acs:..."}``, or for ``{"newUser": true}``.
+
+    The function key says which app is calling, not who uses it. Where users call this function
+    themselves, have them sign in, and take their raw id from the sign-in and not from the body.
+    """
+    identity = clients.identity_client()
+    try:
+        match read_json(req):
+            case {"rawId": str(raw_id)}:
+                user = identifier_from_raw_id(raw_id)
+                if user.kind != CommunicationIdentifierKind.COMMUNICATION_USER:
+                    return problem(400, "rawId must be that of a Communication Services user.")
+                token = await identity.get_token(user, clients.SCOPES)
+            case {"newUser": True}:
+                user, token = await identity.create_user_and_token(clients.SCOPES)
+            case _:
+                return problem(400, 'The body must be {"rawId": "8:acs:..."} or {"newUser": true}.')
+    except (AzureError, TimeoutError) as error:
+        return failure(error)
+    return answer(200, rawId=user.raw_id, token=token.token, expiresOn=token.expires_on)
+
+
+@app.route("threads/{thread_id}/messages", methods=["POST"])
+async def send_message(req: func.HttpRequest) -> func.HttpResponse:
+    """Send ``{"content": "<text>"}`` to a chat thread that the app's user takes part in."""
+    match read_json(req):
+        case {"content": str(content)} if content:
+            thread = clients.chat_thread(req.route_params["thread_id"])
+        case _:
+            return problem(400, 'The body must be {"content": "<text>"}.')
+    try:
+        sent = await thread.send_message(content)
+    except (AzureError, TimeoutError) as error:
+        return failure(error)
+    return answer(201, id=sent.id)
+
+
+@app.route("sync/threads/{thread_id}/messages", methods=["POST"])
+def send_message_sync(req: func.HttpRequest) -> func.HttpResponse:
+    """Do the same in a thread of the worker's pool, with the sync credential."""
+    match read_json(req):
+        case {"content": str(content)} if content:
+            thread = clients.chat_thread_sync(req.route_params["thread_id"])
+        case _:
+            return problem(400, 'The body must be {"content": "<text>"}.')
+    try:
+        sent = thread.send_message(content)
+    except (AzureError, TimeoutError) as error:
+        return failure(error)
+    return answer(201, id=sent.id)
+
+
+@app.event_grid_trigger("event")
+def on_event(event: func.EventGridEvent) -> None:
+    """Tell who takes part in an incoming call or a chat message."""
+    data = event.get_json()
+    match event.event_type.removeprefix("Microsoft.Communication."):
+        case "IncomingCall":
+            people = {"caller": data["from"], "callee": data["to"]}
+        case "ChatMessageReceived":
+            people = {
+                "sender": data["senderCommunicationIdentifier"],
+                "recipient": data["recipientCommunicationIdentifier"],
+            }
+        case "ChatMessageReceivedInThread":
+            people = {"sender": data["senderCommunicationIdentifier"]}
+        case other:
+            logging.warning("There is nothing to do for %s.", other)
+            return
+    for role, wire in people.items():
+        participant = deserialize_identifier(wire)
+        logging.info("%s: the %s is %s.", event.event_type, role, describe(participant))
+
+
+def describe(participant: CommunicationIdentifier) -> str:
+    """Describe a participant for the log, which is no place for telephone numbers."""
+    match participant.kind:
+        case CommunicationIdentifierKind.COMMUNICATION_USER:
+            return f"the user {participant.raw_id}"
+        case CommunicationIdentifierKind.PHONE_NUMBER:
+            return "on the telephone"
+        case CommunicationIdentifierKind.MICROSOFT_TEAMS_USER:
+            guest = participant.properties["is_anonymous"]
+            return "a guest in Teams" if guest else "a user of Teams"
+        case CommunicationIdentifierKind.TEAMS_EXTENSION_USER:
+            return "a user of Teams, by way of this resource"
+        case CommunicationIdentifierKind.MICROSOFT_TEAMS_APP:
+            return "an app in Teams, such as a call queue"
+        case _:
+            return "of a kind that this version does not know"
