@@ -7,7 +7,7 @@ to disturb both.
 from collections.abc import Callable
 from typing import Any
 
-import pyperf
+import pyperf  # type: ignore[import-untyped]
 from azure.core.pipeline import PipelineContext, PipelineRequest
 from azure.core.rest import HttpRequest
 from sides import OURS, THEIRS, load, make_token, unused

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import psutil
+import psutil  # type: ignore[import-untyped]  # pyperf needs it too
 from azure.core.credentials import AccessToken
 from sides import OURS, load, make_token, unused
 

@@ -86,7 +86,6 @@ def test_failure_is_answered_without_its_cause(
     app: Any, room: Room, service: LocalService, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An unreachable service is a problem of this app, told in the log alone."""
-    service.revoke(room.user)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(app.clients, "PATIENCE", {"retry_total": 0})
         patch.setattr(app.clients, "ENDPOINT", "https://localhost:1")
@@ -121,7 +120,7 @@ def test_events_are_read(app: Any, caplog: pytest.LogCaptureFixture) -> None:
 
 def test_orchestration_passes_texts(app: Any, room: Room, service: LocalService) -> None:
     """The orchestrator hands raw ids on, and the activities make identifiers of them."""
-    invitations = app.invitations
+    module = sys.modules["invitations"]
 
     class Context:
         instance_id = "i"
@@ -135,12 +134,7 @@ def test_orchestration_passes_texts(app: Any, room: Room, service: LocalService)
         def task_all(self, tasks: list[Any]) -> list[Any]:
             return tasks
 
-    module = sys.modules["invitations"]
-    [orchestrator] = [
-        function.get_user_function().orchestrator_function
-        for function in (builder.build() for builder in invitations._function_builders)
-        if function.get_function_name() == "set_up_thread"
-    ]
+    orchestrator = module.set_up_thread.build().get_user_function().orchestrator_function
     steps = orchestrator(Context())
     name, value = next(steps)
     assert (name, value) == ("create_thread", {"topic": "Plans", "key": "i"})

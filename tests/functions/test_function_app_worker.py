@@ -471,3 +471,19 @@ def test_malformed_event_fails(host: FunctionsHost) -> None:
     """An event that cannot be read fails the invocation, so that Event Grid keeps it."""
     outcome = host.send_event("on_event", event("IncomingCall", to=USER))
     assert outcome.error == "KeyError: 'from'"
+
+
+# --- By itself
+
+
+def test_sample_runs_as_the_readme_says(worker: Any) -> None:
+    """In a process of its own, with nothing but settings, no message is refused, and no token shown."""
+    command = [sys.executable, "-W", "error", Path(__file__).with_name("run_sample.py")]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "had the statuses 201.\n" in run.stdout
+    assert run.stdout.endswith("Requests answered with 401: 0.\n")
+    # Of each credential at least two, for its tokens are replaced after three seconds of eight.
+    [tokens] = re.findall(r"two credentials needed (\d+) tokens", run.stdout)
+    assert int(tokens) >= 4
+    assert "eyJ" not in run.stdout + run.stderr

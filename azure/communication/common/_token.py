@@ -9,7 +9,6 @@ Nothing here puts a token into an error, so PyJWT's own messages, which may quot
 
 import json
 import logging
-import math
 import re
 from typing import Any, TypeAlias
 
@@ -79,6 +78,9 @@ def read_token(
         if not value.token or not value.token.isascii() or not value.token.isprintable():
             msg = f"{source}: the 'token' of an AccessToken must be printable ASCII; {_REMEDY}"
             raise ValueError(msg)
+        if isinstance(value.expires_on, str):
+            # What azure-communication-identity returns has the time as text; the JWT says it, too.
+            return read_token(value.token, now, undecodable_token_lifetime, source)
         expires_on = _check_expiry(value.expires_on, source, "expires_on")
         return RedactedAccessToken(value.token, expires_on)
     msg = f"{source} must be a str, an AccessToken or an AccessTokenInfo, not {_name(value)}"
@@ -124,7 +126,7 @@ def _is_encrypted(token: str) -> bool:
 
 def _check_expiry(expiry: Any, source: str, name: str) -> int:
     if _is_expiry(expiry):
-        return math.floor(expiry)
+        return int(expiry)
     found = "is missing" if expiry is None else f"({_name(expiry)}) is none"
     msg = f"{source}: Unix seconds were expected as its {name}, which {found}; {_REMEDY}"
     raise ValueError(msg)
