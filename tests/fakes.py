@@ -244,6 +244,14 @@ def call_together(count: int, function: Callable[[], T]) -> list[Call[T]]:
     return [Call(start) for _ in range(count)]
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Block until something has happened that counts nowhere; other threads run meanwhile."""
+    give_up_at = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < give_up_at, f"it has not happened within {DEADLINE} seconds"
+        time.sleep(0)
+
+
 def run_async(main: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine as ``asyncio.run`` does, but fail the test if its loop freezes."""
     return Call(lambda: asyncio.run(main)).value()

@@ -42,6 +42,8 @@ def failure(error: Exception) -> func.HttpResponse:
     """
     status = error.status_code if isinstance(error, HttpResponseError) else None
     if status in (400, 403, 404):
-        return problem(status, f"Azure Communication Services answered {HTTPStatus(status).phrase}.")
+        return problem(
+            status, f"Azure Communication Services answered {HTTPStatus(status).phrase}."
+        )
     logging.error("A call to Azure Communication Services failed.", exc_info=error)
     return problem(502, "Azure Communication Services did not do what this app asked of it.")

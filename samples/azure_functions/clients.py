@@ -20,6 +20,7 @@ from azure.communication.common import (
 )
 from azure.communication.identity import CommunicationIdentityClient
 from azure.communication.identity.aio import CommunicationIdentityClient as AsyncIdentityClient
+from azure.core.credentials import AccessToken
 
 if TYPE_CHECKING:
     from azure.core.pipeline.transport import AioHttpTransport, RequestsTransport
@@ -34,20 +35,20 @@ PATIENCE: dict[str, Any] = {"connection_timeout": 5, "read_timeout": 10, "retry_
 APP_USER: Any = CommunicationUserIdentifier(os.environ["COMMUNICATION_SERVICES_USER_ID"])
 
 
-async def fetch_token() -> str:
+async def fetch_token() -> AccessToken:
     """Issue a token for the app's own user.
 
     It happens about once a day and on whichever event loop asks first, while a connection belongs
     to one loop: hence a client of its own.
     """
     async with AsyncIdentityClient(ENDPOINT, KEY, **PATIENCE) as identity:
-        return (await identity.get_token(APP_USER, SCOPES)).token
+        return await identity.get_token(APP_USER, SCOPES)
 
 
-def fetch_token_sync() -> str:
+def fetch_token_sync() -> AccessToken:
     """Issue a token for the app's own user."""
     identity = CommunicationIdentityClient(ENDPOINT, KEY, **PATIENCE)
-    return identity.get_token(APP_USER, SCOPES).token
+    return identity.get_token(APP_USER, SCOPES)
 
 
 # The worker loads the app on the event loop on which all async functions run. So this credential
@@ -59,9 +60,8 @@ async_credential: Any = aio.CommunicationTokenCredential(
 sync_credential: Any = CommunicationTokenCredential(token_refresher=fetch_token_sync)
 
 
-# One pool of connections serves all invocations, so clients are made for each and never closed.
-# Their own policy passes a 401 on. Ours stands behind it: when a token was revoked, it has the
-# credential fetch another and sends the request again.
+# One pool of connections serves all async invocations, another all sync ones. A client is made for
+# each invocation and not closed, for that would close the pool.
 
 
 @cache
@@ -71,7 +71,7 @@ def async_connections() -> "AioHttpTransport":
     return AioHttpTransport()
 
 
-@cache  # threads that are first together may make one each; both work, and the last one stays
+@cache  # threads that are first together may make one each; all work, and the last one stays
 def sync_connections() -> "RequestsTransport":
     from azure.core.pipeline.transport import RequestsTransport
 
@@ -82,30 +82,27 @@ def identity_client() -> AsyncIdentityClient:
     return AsyncIdentityClient(ENDPOINT, KEY, transport=async_connections())
 
 
+# The chat clients' own policy passes on the 401 of a token that was revoked. Ours, behind it, has
+# the credential fetch another token and sends the request again.
+
+
+def async_options() -> dict[str, Any]:
+    policy = aio.get_authentication_policy(ENDPOINT, async_credential)
+    return {"transport": async_connections(), "per_retry_policies": policy}
+
+
+def sync_options() -> dict[str, Any]:
+    policy = get_authentication_policy(ENDPOINT, sync_credential)
+    return {"transport": sync_connections(), "per_retry_policies": policy}
+
+
 def chat_client() -> AsyncChatClient:
-    return AsyncChatClient(
-        ENDPOINT,
-        async_credential,
-        transport=async_connections(),
-        per_retry_policies=aio.get_authentication_policy(ENDPOINT, async_credential),
-    )
+    return AsyncChatClient(ENDPOINT, async_credential, **async_options())
 
 
 def chat_thread(thread_id: str) -> AsyncChatThreadClient:
-    return AsyncChatThreadClient(
-        ENDPOINT,
-        async_credential,
-        thread_id,
-        transport=async_connections(),
-        per_retry_policies=aio.get_authentication_policy(ENDPOINT, async_credential),
-    )
+    return AsyncChatThreadClient(ENDPOINT, async_credential, thread_id, **async_options())
 
 
 def chat_thread_sync(thread_id: str) -> ChatThreadClient:
-    return ChatThreadClient(
-        ENDPOINT,
-        sync_credential,
-        thread_id,
-        transport=sync_connections(),
-        per_retry_policies=get_authentication_policy(ENDPOINT, sync_credential),
-    )
+    return ChatThreadClient(ENDPOINT, sync_credential, thread_id, **sync_options())

@@ -6,6 +6,7 @@ Functions.
 """
 
 import logging
+from typing import Any
 
 import azure.functions as func
 from azure.communication.common import (
@@ -38,7 +39,7 @@ async def issue_token(req: func.HttpRequest) -> func.HttpResponse:
     try:
         match read_json(req):
             case {"rawId": str(raw_id)}:
-                user = identifier_from_raw_id(raw_id)
+                user: Any = identifier_from_raw_id(raw_id)
                 if user.kind != CommunicationIdentifierKind.COMMUNICATION_USER:
                     return problem(400, "rawId must be that of a Communication Services user.")
                 token = await identity.get_token(user, clients.SCOPES)
@@ -53,12 +54,12 @@ async def issue_token(req: func.HttpRequest) -> func.HttpResponse:
 
 @app.route("threads/{thread_id}/messages", methods=["POST"])
 async def send_message(req: func.HttpRequest) -> func.HttpResponse:
-    """Send ``{"content": "<text>"}`` to a chat thread that the app's user takes part in."""
+    """Send ``{"content": "..."}`` to a chat thread that the app's user takes part in."""
     match read_json(req):
         case {"content": str(content)} if content:
             thread = clients.chat_thread(req.route_params["thread_id"])
         case _:
-            return problem(400, 'The body must be {"content": "<text>"}.')
+            return problem(400, 'The body must be {"content": "..."}.')
     try:
         sent = await thread.send_message(content)
     except (AzureError, TimeoutError) as error:
@@ -73,7 +74,7 @@ def send_message_sync(req: func.HttpRequest) -> func.HttpResponse:
         case {"content": str(content)} if content:
             thread = clients.chat_thread_sync(req.route_params["thread_id"])
         case _:
-            return problem(400, 'The body must be {"content": "<text>"}.')
+            return problem(400, 'The body must be {"content": "..."}.')
     try:
         sent = thread.send_message(content)
     except (AzureError, TimeoutError) as error:

@@ -1,8 +1,8 @@
 """An orchestration that creates a chat thread and invites people to it.
 
-What it passes on is JSON that Durable Functions stores and replays, perhaps under a later version of
-this app. So participants travel as raw ids, which are texts, and become identifiers where they are
-used.
+What it passes on is JSON that Durable Functions stores and replays, perhaps under a later version
+of this app. So participants travel as raw ids, which are texts, and become identifiers where they
+are used.
 """
 
 from collections.abc import Generator
@@ -21,9 +21,7 @@ invitations = df.Blueprint()
 
 @invitations.route("threads", methods=["POST"])
 @invitations.durable_client_input("client")
-async def invite(
-    req: func.HttpRequest, client: df.DurableOrchestrationClient
-) -> func.HttpResponse:
+async def invite(req: func.HttpRequest, client: df.DurableOrchestrationClient) -> func.HttpResponse:
     """Start the orchestration; the answer says where to ask how it went."""
     match read_json(req):
         case {"topic": str(topic), "participants": [_, *_] as raw_ids} if all(
@@ -31,16 +29,19 @@ async def invite(
         ):
             pass
         case _:
-            return problem(400, 'The body must be {"topic": "<text>", "participants": ["<raw id>"]}.')
+            return problem(
+                400, 'The body must be {"topic": "<text>", "participants": ["<raw id>"]}.'
+            )
     invitation = {"topic": topic, "participants": raw_ids}
     instance_id = await client.start_new("set_up_thread", client_input=invitation)
-    return client.create_check_status_response(req, instance_id)
+    response: func.HttpResponse = client.create_check_status_response(req, instance_id)
+    return response
 
 
 @invitations.orchestration_trigger("context")
 def set_up_thread(context: df.DurableOrchestrationContext) -> Generator[Any, Any, Any]:
     """Create the thread, invite everybody, and return its id and who was refused."""
-    invitation = context.get_input()
+    invitation: Any = context.get_input()
     thread_id = yield context.call_activity(
         # An activity may run twice. The service creates one thread for the same key.
         "create_thread",
@@ -59,7 +60,8 @@ async def create_thread(thread: Any) -> str:
     created = await clients.chat_client().create_chat_thread(
         thread["topic"], idempotency_token=thread["key"]
     )
-    return created.chat_thread.id
+    thread_id: str = created.chat_thread.id
+    return thread_id
 
 
 @invitations.activity_trigger("invitation")

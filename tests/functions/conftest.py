@@ -102,8 +102,10 @@ def room(service: LocalService) -> Room:
     identity = CommunicationIdentityClient.from_connection_string(service.connection_string)
     with identity._identity_service_client:  # the client itself has no close
         user, token = identity.create_user_and_token(["chat"])
+    # For type checkers, Any: the client's annotations are not right.
     credential: Any = CommunicationTokenCredential(token.token)
-    with ChatClient(service.endpoint, credential) as chat:
+    chat: Any = ChatClient(service.endpoint, credential)
+    with chat:
         thread = chat.create_chat_thread("A thread").chat_thread.id
     service.issued.clear()
     service.statuses.clear()
@@ -143,6 +145,6 @@ def host(worker: Any, settings: dict[str, str]) -> Iterator[FunctionsHost]:
 
 
 async def settle() -> None:
-    """End what the sample would go on with: its first refresh, and connections for more requests."""
+    """End what the sample would go on with: its first refresh, and its connections."""
     await asyncio.gather(*scheduler(asyncio.get_running_loop())._under_way)
     await sys.modules["clients"].async_connections().close()

@@ -109,13 +109,11 @@ class DurableExtension:
             for number, activity in new:
                 self._call(history, number, activity["functionName"], activity["input"])
 
-    def _call(
-        self, history: list[dict[str, Any]], number: int, name: str, input_json: str
-    ) -> None:
+    def _call(self, history: list[dict[str, Any]], number: int, name: str, input_json: str) -> None:
         data = {self._host.trigger(name): self._host.typed(string=input_json)}
         outcome = self._host.invoke(name, **data)
         if outcome.error:
-            failure = {"Reason": outcome.error, "Details": outcome.stack}
+            failure: dict[str, Any] = {"Reason": outcome.error, "Details": outcome.stack}
             _add(history, FAILED, TaskScheduledId=number, **failure)
         else:
             result = json.dumps(outcome.value)

@@ -34,6 +34,7 @@ from unittest import mock
 from urllib.parse import parse_qs, unquote
 
 import azure_functions_runtime as worker
+
 from worker_messages import worker_messages
 
 T = TypeVar("T")
@@ -153,7 +154,8 @@ class FunctionsHost:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         # Those that are closing would wait for the other side's TLS goodbye.
-        for transport in list(self._loop._transports.values()):
+        loop: Any = self._loop
+        for transport in list(loop._transports.values()):
             transport.abort()
         for _ in range(3):  # turns, until they have closed
             await asyncio.sleep(0)
@@ -244,7 +246,8 @@ class FunctionsHost:
     def trigger(self, name: str) -> str:
         """Return the name of the parameter that the trigger fills."""
         bindings = self._bindings(name)
-        return next(b["name"] for b in bindings if b["type"].lower().endswith("trigger"))
+        [name] = [b["name"] for b in bindings if b["type"].lower().endswith("trigger")]
+        return str(name)
 
     def send_event(self, name: str, event: Mapping[str, Any]) -> Outcome:
         """Deliver an event to an Event Grid function."""
@@ -255,7 +258,7 @@ class FunctionsHost:
         return self.run(self.request_async(method, path, body))
 
     def requests(self, calls: Iterable[tuple[str, str, object]]) -> list[Reply]:
-        """Make requests at once, each a method, a path and a body; return their replies in order."""
+        """Make requests at once, each a method, path and body; return their replies in order."""
 
         async def together() -> list[Reply]:
             return await asyncio.gather(*(self.request_async(*call) for call in calls))
@@ -265,11 +268,12 @@ class FunctionsHost:
     async def request_async(self, method: str, path: str, body: object = None) -> Reply:
         """Make an HTTP request from the worker's loop."""
         target, _, query = path.partition("?")
-        for allowed, pattern, function in self._routes:
-            found = pattern.fullmatch(target)
-            if found and method == allowed:
+        found = function = None
+        for allowed, pattern, name in self._routes:
+            if method == allowed and (found := pattern.fullmatch(target)):
+                function = name
                 break
-        else:
+        if found is None or function is None:
             return Reply(404)
         content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         headers = {"host": "localhost:7071", "content-type": "application/json"}

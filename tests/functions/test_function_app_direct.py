@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def app(
-    sample: Path, settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Any]:
+def app(sample: Path, settings: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Import the sample with its settings, and forget it afterwards."""
     if not os.environ.get("FUNCTIONS_WORKER_REQUIRED"):
         for name in ("azure.functions", "azure.durable_functions"):
@@ -105,12 +103,18 @@ def test_events_are_read(app: Any, caplog: pytest.LogCaptureFixture) -> None:
     from azure.functions import EventGridEvent
 
     caplog.set_level("INFO")
-    data = {
+    data: dict[str, object] = {
         "from": {"rawId": "4:+14255550123", "phoneNumber": {"value": "+14255550123"}},
         "to": {"rawId": "8:acs:a_b", "communicationUser": {"id": "8:acs:a_b"}},
     }
     kind = "Microsoft.Communication.IncomingCall"
-    members = {"id": "1", "topic": "t", "subject": "s", "event_time": None, "data_version": "1.0"}
+    members: dict[str, Any] = {
+        "id": "1",
+        "topic": "t",
+        "subject": "s",
+        "event_time": None,
+        "data_version": "1.0",
+    }
     app.on_event(EventGridEvent(event_type=kind, data=data, **members))
     assert [record.getMessage() for record in caplog.records if record.name == "root"] == [
         f"{kind}: the caller is on the telephone.",
@@ -150,7 +154,10 @@ def test_orchestration_passes_texts(app: Any, room: Room, service: LocalService)
 
     async def activities() -> list[Any]:
         created = await module.create_thread(value)
-        return [created, *[await module.add_participant({**c, "threadId": created}) for _, c in calls]]
+        return [
+            created,
+            *[await module.add_participant({**c, "threadId": created}) for _, c in calls],
+        ]
 
     [[created, added, refused]] = run(app, activities())
     assert (added, refused) == ("", "4:+14255550123")
@@ -171,7 +178,12 @@ def test_import_leaves_what_the_first_invocation_may_need(sample: Path, app: Any
     assert run.returncode == 0, run.stderr
     modules = set(run.stdout.split())
     assert "azure.communication.common.aio._credential" in modules
-    assert not modules & {"azure.core.pipeline.transport._aiohttp", "cryptography", "jwt", "requests"}
+    assert not modules & {
+        "azure.core.pipeline.transport._aiohttp",
+        "cryptography",
+        "jwt",
+        "requests",
+    }
 
 
 # --- Files
@@ -198,9 +210,10 @@ def test_requirements_have_each_import(sample: Path) -> None:
             elif isinstance(node, ast.Import):
                 imported |= {alias.name for alias in node.names}
     packages = {"azure.durable_functions": "azure-functions-durable"}
-    packages |= {f"azure.communication.{name}": f"azure-communication-{name}" for name in (
-        "chat", "common", "identity"
-    )}
+    packages |= {
+        f"azure.communication.{name}": f"azure-communication-{name}"
+        for name in ("chat", "common", "identity")
+    }
     packages["azure.functions"] = "azure-functions"
     needed = {package for name, package in packages.items() for i in imported if i.startswith(name)}
     lines = (sample / "requirements.txt").read_text(encoding="utf-8").splitlines()

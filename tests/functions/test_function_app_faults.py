@@ -68,9 +68,7 @@ def test_faulty_app_is_not_loaded(worker: Any, tmp_path: Path, source: str, reas
 @pytest.mark.parametrize(
     "annotation", ["str", "CommunicationIdentifier", "CommunicationUserIdentifier"]
 )
-def test_activity_may_take_text_or_one_class(
-    worker: Any, tmp_path: Path, annotation: str
-) -> None:
+def test_activity_may_take_text_or_one_class(worker: Any, tmp_path: Path, annotation: str) -> None:
     """What the faults above can be changed to is loaded."""
     (tmp_path / "function_app.py").write_text(ACTIVITY + f"def f(who: {annotation}): ...")
     with worker.FunctionsHost(tmp_path) as host:

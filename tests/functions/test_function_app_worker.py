@@ -19,13 +19,13 @@ from azure.communication.common.aio._scheduler import scheduler
 from local_service import Answer
 
 if TYPE_CHECKING:
-
     from collections.abc import Callable
 
     from conftest import InstanceClock, Room
     from functions_host import FunctionsHost, Reply
     from local_service import LocalService
 
+HERE = Path(__file__).parent
 DAY = 86400  # seconds that a token lives
 
 BOTH = pytest.mark.parametrize("sync", [False, True], ids=["async", "sync"])
@@ -116,7 +116,7 @@ with FunctionsHost(sys.argv[1], settings) as host:
 def modules_at_load(app: Path) -> set[str]:
     """Load an app in a worker of its own, and return what has been imported by then."""
     path = "import sys; sys.path.insert(0, sys.argv.pop())"
-    command = [sys.executable, "-W", "error", "-c", path + LOAD, app, Path(__file__).parent]
+    command = [sys.executable, "-W", "error", "-c", path + LOAD, str(app), str(HERE)]
     run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert run.returncode == 0, run.stderr
     return set(run.stdout.split())
@@ -415,7 +415,7 @@ def told(host: FunctionsHost, event: dict[str, object]) -> list[str]:
 
 
 def test_incoming_call_is_read(host: FunctionsHost) -> None:
-    """Caller and callee are identifiers of their kinds. The secret that answers it is not logged."""
+    """Caller and callee are told by their kinds. The secret for answering is not logged."""
     call = event(
         "IncomingCall",
         **{"from": PHONE, "to": USER},
@@ -477,8 +477,8 @@ def test_malformed_event_fails(host: FunctionsHost) -> None:
 
 
 def test_sample_runs_as_the_readme_says(worker: Any) -> None:
-    """In a process of its own, with nothing but settings, no message is refused, and no token shown."""
-    command = [sys.executable, "-W", "error", Path(__file__).with_name("run_sample.py")]
+    """In a process of its own, all messages are sent, without a 401, and no token is shown."""
+    command = [sys.executable, "-W", "error", str(HERE / "run_sample.py")]
     run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "had the statuses 201.\n" in run.stdout

@@ -8,6 +8,7 @@ into a oneof, and ``map<T>`` is a map from strings. Names and numbers are those 
 """
 
 from types import SimpleNamespace
+from typing import TypeAlias
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
@@ -67,7 +68,7 @@ MESSAGES = {
 
 SCALARS = ("string", "bytes", "bool", "double", "int32", "sint64")
 
-Field = descriptor_pb2.FieldDescriptorProto
+Field: TypeAlias = descriptor_pb2.FieldDescriptorProto
 
 
 def worker_messages() -> SimpleNamespace:

@@ -184,6 +184,27 @@ class Member:
         return self._loop.run_until_complete(result)
 
 
+class SlowClient:
+    """A client of Redis, each of whose operations takes some time by a clock that a test moves."""
+
+    def __init__(self, client: Any, clock: Clock, seconds: float) -> None:
+        self._client, self._clock, self._seconds = client, clock, seconds
+
+    def __getattr__(self, name: str) -> Any:
+        operation = getattr(self._client, name)
+
+        def late(*args: Any, **options: Any) -> Any:
+            self._clock.advance(self._seconds)
+            return operation(*args, **options)
+
+        return late if name in ("get", "set", "eval", "evalsha", "script_load") else operation
+
+    def lock(self, *args: Any, **options: Any) -> Any:
+        lock = self._client.lock(*args, **options)
+        lock.redis = self
+        return lock
+
+
 @dataclass
 class Report:
     """What a process has to say about the tokens that it asked for."""

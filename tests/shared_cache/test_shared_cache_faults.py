@@ -12,7 +12,7 @@ import pytest
 
 import shared_token_cache
 from fakes import DEADLINE, Clock, call_together
-from shared_cache.fleet import START, Ledger, Member, RedisServer
+from shared_cache.fleet import START, Ledger, Member, RedisServer, SlowClient
 from shared_token_cache import digest
 
 USERS = [f"8:acs:resource_user-{number}" for number in range(50)]
@@ -100,27 +100,6 @@ def test_hanging_redis_and_many_threads(keys: str, ledger: Ledger, clock: Clock)
         assert max(call.value() for call in calls) < 1
         assert ledger.total == len(credentials)
         member.close()
-
-
-class SlowClient:
-    """A client of Redis, each of whose operations takes some time by a clock that a test moves."""
-
-    def __init__(self, client: Any, clock: Clock, seconds: float) -> None:
-        self._client, self._clock, self._seconds = client, clock, seconds
-
-    def __getattr__(self, name: str) -> Any:
-        operation = getattr(self._client, name)
-
-        def late(*args: Any, **options: Any) -> Any:
-            self._clock.advance(self._seconds)
-            return operation(*args, **options)
-
-        return late if name in ("get", "set", "eval", "evalsha", "script_load") else operation
-
-    def lock(self, *args: Any, **options: Any) -> Any:
-        lock = self._client.lock(*args, **options)
-        lock.redis = self
-        return lock
 
 
 @pytest.mark.parametrize(
@@ -238,3 +217,4 @@ def test_options_go_to_the_client(keys: str, server: RedisServer) -> None:
     assert options["db"] == 3
     assert options["socket_timeout"] == DEADLINE
     assert options["socket_connect_timeout"] == 0.2
+    assert options["retry"] is None

@@ -186,7 +186,7 @@ class Engine:
         with self._guard():
             held = self._state.token
             if held is not None and held.token == token:
-                self._state = _refresh.refuse(self._state, self._now(), jitter=self._rand())
+                self._store(_refresh.refuse(self._state, self._now(), jitter=self._rand()))
 
     def __repr__(self) -> str:
         state = self._state
@@ -295,7 +295,7 @@ class Engine:
                 except ValueError as exc:
                     token, error = None, exc
             claims = None if is_late else flight.claims  # late, it counts only if it is newer
-            self._state = state = self._after(claims, token, None if is_late else error, now)
+            state = self._store(self._after(claims, token, None if is_late else error, now))
             left = _refresh.life_left(state, now)
             if token is not None or (left > 0 and flight.claims is None):
                 flight.token = state.token
@@ -305,7 +305,8 @@ class Engine:
         if state is not before:
             if state.due_on < _refresh.INFINITY:
                 self._arm(state, now)
-            self._report(flight, error, left, state.ask_on - now.wall)
+            if token is not None or error is not None:
+                self._report(flight, error, left, state.ask_on - now.wall)
 
     def _after(
         self, claims: str | None, token: AccessToken | None, error: Exception | None, now: Now
@@ -319,9 +320,19 @@ class Engine:
             return _refresh.fail(
                 state, error, now, claims, jitter=self._rand(), proactive=self._proactive
             )
-        return state
+        return _refresh.give_up(state, now)
+
+    def _store(self, state: State) -> State:
+        """Replace the state under the lock, unless a finalizer has meanwhile closed the credential.
+
+        Return the state that is in force.
+        """
+        if not self._state.closed:
+            self._state = state
+        return self._state
 
     def _close(self) -> None:
+        self._state = _refresh.CLOSED  # at first, or a forked child would arm what it closes
         with self._guard():
             flights, self._flights = self._flights, ()
             self._state = _refresh.CLOSED
@@ -355,7 +366,7 @@ class Engine:
             state = self._state
             has_expired = self._wall() >= state.ask_on
             if has_expired:  # said once
-                self._state = replace(state, ask_on=_refresh.INFINITY)
+                self._store(replace(state, ask_on=_refresh.INFINITY))
         if has_expired:
             _LOGGER.warning(
                 "The token has expired and cannot be refreshed, so requests will be refused. Pass "
@@ -367,22 +378,22 @@ class Engine:
         """Return the lock, after making the credential this process's own."""
         if self._process != os.getpid():
             with _renewals.setdefault(os.getpid(), threading.RLock()):
-                if self._process != os.getpid():
+                is_new = self._process != os.getpid()
+                if is_new:
                     self._renew()
+            if is_new and self._state.due_on < _refresh.INFINITY:
+                self._arm(self._state, self._now())
         return self._lock
 
     def _renew(self) -> None:
-        """Start over in a forked child: keep the token, drop the parent's flights, arm again."""
+        """Start over in a forked child: keep the token, drop the parent's flights."""
         state, now = self._state, self._now()
         if state.token is not None:  # undoes _visit_after_fork
-            state = replace(state, ask_at=now.mono + state.ask_on - now.wall)
-        self._state = state
+            self._store(replace(state, ask_at=now.mono + state.ask_on - now.wall))
         self._lock = threading.RLock()
         self._flights = ()
         self._entry = 0
         self._process = os.getpid()
-        if state.due_on < _refresh.INFINITY:
-            self._arm(state, now)
 
     def _visit_after_fork(self) -> None:
         """Have the next use take the slow path. Called in the child, where no other thread is."""

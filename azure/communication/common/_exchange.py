@@ -15,7 +15,6 @@ refer to the response only if it is a refusal, and never to the Entra token.
 import json
 import re
 from collections.abc import Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from azure.core.credentials import AccessToken, AccessTokenInfo, TokenRequestOptions
@@ -32,7 +31,7 @@ from azure.core.pipeline.policies import (
 from azure.core.rest import HttpRequest
 
 from ._connection import parse_endpoint
-from ._token import RedactedAccessToken
+from ._token import RedactedAccessToken, read_time
 from ._version import VERSION
 
 if TYPE_CHECKING:  # what both of azure-core's retry policies inherit from has no public name
@@ -64,11 +63,6 @@ _OPTIONS = {
 RETRY_METHODS = ("POST",)
 
 OUTLIVES_BY_SECONDS = 60
-
-_ISO_8601 = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}(?::[0-9]{2})?)(?:[.,][0-9]+)?"
-    r"(?:[Zz]|([+-][0-9]{2})(?::?([0-9]{2}))?)?"
-)
 
 
 class Exchange:
@@ -213,28 +207,10 @@ def _read_answer(content: bytes) -> RedactedAccessToken | str:
         return "there is no accessToken with token and expiresOn"
     if not isinstance(token, str) or not token or not token.isascii() or not token.isprintable():
         return "its token must be a non-empty text of printable ASCII"
-    expiry = _read_time(expires_on)
+    expiry = read_time(expires_on)
     if expiry is None:
         return "its expiresOn must be a time in the form of ISO 8601"
     return RedactedAccessToken(token, expiry)
-
-
-def _read_time(text: object) -> int | None:
-    """Return a time in ISO 8601 as Unix seconds, rounded down, or None if it is none.
-
-    ``datetime.fromisoformat`` takes neither seven digits nor ``Z`` before Python 3.11. A time
-    without an offset is taken as UTC.
-    """
-    match = _ISO_8601.fullmatch(text) if isinstance(text, str) else None
-    if match is None:
-        return None
-    date, time, hours, minutes = match.groups()
-    try:
-        moment = datetime.fromisoformat(f"{date}T{time}{hours or '+00'}:{minutes or '00'}")
-    except ValueError:  # there is no such day, hour or offset
-        return None
-    seconds = int(moment.timestamp())
-    return seconds if seconds > 0 else None  # .NET's unset time is in the year 1
 
 
 def _refusal(response: Any, entra_token: str) -> HttpResponseError:

@@ -37,8 +37,8 @@ def get_authentication_policy(
     another token and the body can be read again. The answer to that is the caller's, as is the 401
     if there was no other try. Asking the credential may block.
 
-    Make one for each client, for azure-core links a policy to the pipeline that it is part of. Threads
-    may share it with the client.
+    Make one for each client, for azure-core links a policy to the pipeline that it is part of.
+    Threads may share it with the client.
 
     :param str endpoint: The endpoint of the resource, ``https://<host>[:<port>]``.
     :param credential: An access key in base64, an ``AzureKeyCredential``, whose key may be rotated,

@@ -284,6 +284,12 @@ def fail(
     )
 
 
+def give_up(state: State, now: Now) -> State:
+    """Return the state after a refresh that ended in nothing: the background tries again soon."""
+    soon = now.wall + RETRY_FLOOR_SECONDS
+    return state if state.due_on >= soon else replace(state, due_on=soon)
+
+
 def refuse(state: State, now: Now, *, jitter: float) -> State:
     """Return the state after the service did not accept the current token.
 

@@ -189,7 +189,7 @@ class Scheduler:
         rand: Callable[[], float] = random.random,
     ) -> None:
         self._schedule = Schedule(wall, mono, rand)
-        # Guards the schedule and _running. It is taken itself and not by way of the condition, whose
+        # Guards the schedule and _running. Always taken itself and not through the condition, whose
         # __enter__ is Python code that an interrupt may end with the lock held.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
@@ -198,6 +198,8 @@ class Scheduler:
 
     def add(self, item: Refreshable, earliest: float, latest: float) -> None:
         """Arm a credential, or arm it anew. Does not block; starts the thread where needed."""
+        if sys.is_finalizing():  # the thread is gone, and the lock may have gone with it
+            return
         with self._lock:
             is_next = self._schedule.add(item, earliest, latest)
             if not self._running:

@@ -10,6 +10,7 @@ Nothing here puts a token into an error, so PyJWT's own messages, which may quot
 import json
 import logging
 import re
+from datetime import datetime
 from typing import Any, TypeAlias
 
 from azure.core.credentials import AccessToken, AccessTokenInfo
@@ -20,6 +21,11 @@ TokenLike: TypeAlias = str | AccessToken | AccessTokenInfo
 
 UNDECODABLE_TOKEN_LIFETIME_SECONDS = 600  # what the JavaScript package assumes
 _LAST_EXPIRY = 253_402_300_799  # 9999-12-31T23:59:59Z; far beyond it, sums with the time overflow
+
+_ISO_8601 = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}(?::[0-9]{2})?)(?:[.,][0-9]+)?"
+    r"(?:[Zz]|([+-][0-9]{2})(?::?([0-9]{2}))?)?"
+)
 
 _SEGMENT = "[A-Za-z0-9_-]"
 _JWS = re.compile(rf"{_SEGMENT}+\.{_SEGMENT}+\.{_SEGMENT}*")
@@ -78,13 +84,31 @@ def read_token(
         if not value.token or not value.token.isascii() or not value.token.isprintable():
             msg = f"{source}: the 'token' of an AccessToken must be printable ASCII; {_REMEDY}"
             raise ValueError(msg)
-        if isinstance(value.expires_on, str):
-            # What azure-communication-identity returns has the time as text; the JWT says it, too.
-            return read_token(value.token, now, undecodable_token_lifetime, source)
-        expires_on = _check_expiry(value.expires_on, source, "expires_on")
+        expiry: Any = value.expires_on
+        if isinstance(expiry, str):  # what azure-communication-identity puts there
+            expiry = read_time(expiry) or expiry
+        expires_on = _check_expiry(expiry, source, "expires_on")
         return RedactedAccessToken(value.token, expires_on)
     msg = f"{source} must be a str, an AccessToken or an AccessTokenInfo, not {_name(value)}"
     raise TypeError(msg)
+
+
+def read_time(text: object) -> int | None:
+    """Return a time in ISO 8601 as Unix seconds, rounded down, or None if it is none.
+
+    ``datetime.fromisoformat`` takes neither seven digits nor ``Z`` before Python 3.11. A time
+    without an offset is taken as UTC.
+    """
+    match = _ISO_8601.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        return None
+    date, time, hours, minutes = match.groups()
+    try:
+        moment = datetime.fromisoformat(f"{date}T{time}{hours or '+00'}:{minutes or '00'}")
+    except ValueError:  # there is no such day, hour or offset
+        return None
+    seconds = int(moment.timestamp())
+    return seconds if seconds > 0 else None  # .NET's unset time is in the year 1
 
 
 def _read_expiry(token: str, now: float, lifetime: float | None, source: str) -> int:

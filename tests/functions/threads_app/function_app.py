@@ -1,6 +1,6 @@
 """An async credential in functions that are not async, each of which runs an event loop of its own.
 
-``credential_kind`` in a route names one of two: the first is armed on the worker's loop when the
+A route names one of two credentials: the first is armed on the worker's loop when the
 app is loaded, the second refreshes only when it is asked.
 """
 

@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
 Loop = asyncio.AbstractEventLoop
 
-# A loop itself refers to its tasks only weakly.
-_tasks: "set[asyncio.Task[Any]]" = set()
-
 
 class _Flight(Flight):
     __slots__ = ("landings", "loop")
@@ -236,7 +233,7 @@ class CommunicationTokenCredential(Engine):
             assert isinstance(flight, _Flight)
             if turn.is_pilot:
                 self._take_off(flight, options)
-            # Unlike wait_for, it never swallows a cancellation, which wait_for does before 3.12.
+            # Before Python 3.12, wait_for would at times swallow a cancellation.
             landing = flight.landings[asyncio.get_running_loop()]
             await asyncio.wait((landing,), timeout=self._patience(flight))
             if turn.is_pilot and flight.error is not None:
@@ -246,28 +243,27 @@ class CommunicationTokenCredential(Engine):
                 return token
 
     def _take_off(self, flight: _Flight, options: dict[str, Any]) -> "asyncio.Task[None]":
-        return _keep(flight.loop.create_task(self._fly(flight, options)))
+        return flight.loop.create_task(self._fly(flight, options))
 
     async def _fly(self, flight: _Flight, options: dict[str, Any]) -> None:
         token: AccessToken | None = None
         error: Exception | None = None
-        ABOARD.set((*ABOARD.get(), flight))  # in the context of this task alone
-        # Another task, to tell a refresher that raises CancelledError from a cancelled flight.
-        call = _keep(flight.loop.create_task(self._call(options)))
+        # A task of its own tells a refresher that raises CancelledError from a cancelled flight.
+        call = flight.loop.create_task(self._call(flight, options))
+        call.add_done_callback(_look_at)
         try:
+            # A loop refers to its tasks only weakly, but its timer for this refers to both of them.
             await asyncio.wait((call,), timeout=FLIGHT_SECONDS)
             token = self._read(_outcome(call))
         except Exception as exc:  # noqa: BLE001 - the refresher is the user's
             error = exc
-        except BaseException as exc:
-            if flight.ahead:  # nobody would start another one
-                error = RuntimeError(f"the refresh was ended by {type(exc).__name__}")
-            raise
         finally:  # with neither if it was cancelled
-            call.cancel()
+            if not flight.loop.is_closed():
+                call.cancel()
             self._land(flight, token, error)
 
-    async def _call(self, options: dict[str, Any]) -> Any:
+    async def _call(self, flight: Flight, options: dict[str, Any]) -> Any:
+        ABOARD.set((*ABOARD.get(), flight))  # in the context of this task alone
         value = self._invoke(options)
         return await value if inspect.isawaitable(value) else value
 
@@ -314,17 +310,10 @@ class CommunicationTokenCredential(Engine):
                 loop.call_soon_threadsafe(landing.cancel)  # done, and no harm in doing it again
 
 
-def _keep(task: "asyncio.Task[Any]") -> "asyncio.Task[Any]":
-    """Refer to a task until it is done."""
-    _tasks.add(task)
-    task.add_done_callback(_forget)
-    return task
-
-
-def _forget(task: "asyncio.Task[Any]") -> None:
-    _tasks.discard(task)
-    if not task.cancelled():
-        task.exception()  # or asyncio logs one that nobody has looked at
+def _look_at(call: "asyncio.Task[Any]") -> None:
+    """Keep asyncio from logging the exception of a call that has been given up."""
+    if not call.cancelled():
+        call.exception()
 
 
 def _outcome(call: "asyncio.Task[Any]") -> Any:

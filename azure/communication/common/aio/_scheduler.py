@@ -30,7 +30,8 @@ class LoopScheduler:
     ) -> None:
         self._schedule = Schedule(wall, mono, rand)
         self._next_look = float("inf")  # in the loop's time
-        self._under_way: set[asyncio.Task[None]] = set()
+        # Weak, since a reference to a task would keep its closed loop alive.
+        self._under_way: weakref.WeakSet[asyncio.Task[None]] = weakref.WeakSet()
 
     def add(self, item: Refreshable, earliest: float, latest: float) -> None:
         """Arm a credential, or arm it anew."""

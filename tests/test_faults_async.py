@@ -1,0 +1,801 @@
+"""What coroutines, event loops and cancellation do to one asynchronous credential.
+
+The faults are numbered as in the project's list of fifty.
+"""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import sys
+import threading
+import time
+import traceback
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from azure.communication.common import _refresh
+from azure.communication.common.aio import CommunicationTokenCredential
+from azure.communication.common.aio import _credential as _aio_credential
+from azure.core.credentials import AccessToken
+
+from fakes import (
+    Call,
+    Clock,
+    Issuer,
+    Tally,
+    call_together,
+    count_boarding,
+    make_token,
+    on_clock,
+    run_async,
+    turn_until,
+    wait_until,
+)
+
+Waiting = tuple[type[CommunicationTokenCredential], Tally]
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def waiting(clock: Clock) -> Waiting:
+    """The credential's class on the clock, and the count of those who wait for a refresh."""
+    return count_boarding(on_clock(CommunicationTokenCredential, clock))
+
+
+@pytest.fixture
+def short_flights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a refresh take a twentieth of a second at most, in real time."""
+    monkeypatch.setattr(_refresh, "FLIGHT_SECONDS", 0.05)
+    monkeypatch.setattr(_aio_credential, "FLIGHT_SECONDS", 0.05)
+
+
+@pytest.fixture(autouse=True)
+def complaints(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
+    """What asyncio complains of: by default nothing, such as a result that was never retrieved."""
+    expected: list[str] = []
+    yield expected
+    gc.collect()
+    assert [
+        record.getMessage().splitlines()[0]
+        for record in caplog.get_records("call")
+        if record.name == "asyncio" and record.levelno >= logging.WARNING
+    ] == expected
+
+
+@contextlib.contextmanager
+def running_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """An event loop that runs on a thread of its own."""
+    loop = asyncio.new_event_loop()
+    thread = Call(loop.run_forever)
+    try:
+        yield loop
+    finally:
+        if loop.is_running():
+            stop(loop, thread)
+        if not loop.is_closed():
+            for task in asyncio.all_tasks(loop):
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    loop.run_until_complete(task)
+            loop.close()
+
+
+def stop(loop: asyncio.AbstractEventLoop, thread: "Call[None] | None" = None) -> None:
+    """Stop a loop in the middle of whatever it does."""
+    loop.call_soon_threadsafe(loop.stop)
+    if thread is not None:
+        thread.settle()
+    wait_until(lambda: not loop.is_running())
+
+
+# ---- Many callers, one refresh
+
+
+@pytest.mark.parametrize("count", [2, 1_000, 2_000])
+def test_coroutines_share_one_refresh_beside_a_heartbeat(
+    clock: Clock, waiting: Waiting, count: int
+) -> None:
+    """Faults 1 and 4: one call for all who meet an expired token, and the loop goes on turning."""
+    credential_type, boarded = waiting
+    issuer = Issuer(wall=clock.wall)
+    issuer.hold()
+    credential = credential_type(make_token(clock.wall() + 60), token_refresher=issuer.issue)
+    clock.advance(61)
+    beats = 0
+
+    async def beat() -> None:
+        nonlocal beats
+        while True:
+            beats += 1
+            await asyncio.sleep(0)
+
+    async def main() -> set[str]:
+        heart = asyncio.create_task(beat())
+        calls = [asyncio.create_task(credential.get_token()) for _ in range(count)]
+        await turn_until(lambda: boarded.value == count)
+        begun = beats
+        await turn_until(lambda: beats >= begun + 100)
+        issuer.release()
+        tokens = {token.token for token in await asyncio.gather(*calls)}
+        heart.cancel()
+        return tokens
+
+    assert len(run_async(main())) == 1
+    assert issuer.calls == 1
+    assert boarded.value == count
+
+
+def test_coroutines_share_one_failure(clock: Clock, waiting: Waiting) -> None:
+    """Fault 2: one call fails for all; its caller gets the exception, the others copies of it."""
+    credential_type, boarded = waiting
+    error = ConnectionError("the issuer is away")
+    issuer = Issuer(error)
+    issuer.hold()
+    credential = credential_type(token_refresher=issuer.issue)
+
+    async def main() -> list[Any]:
+        calls = [asyncio.create_task(credential.get_token()) for _ in range(1_000)]
+        await turn_until(lambda: boarded.value == 1_000)
+        issuer.release()
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    errors = run_async(main())
+    assert issuer.calls == 1
+    assert {type(each) for each in errors} == {ConnectionError}
+    assert {str(each) for each in errors} == {"the issuer is away"}
+    assert len({id(each) for each in errors}) == 1_000
+    assert errors[0] is error
+    assert all(each.__cause__ is error for each in errors[1:])
+    depths = {len(list(traceback.walk_tb(each.__traceback__))) for each in errors[1:]}
+    assert len(depths) == 1
+
+
+def test_waiting_coroutines_use_no_cpu(waiting: Waiting) -> None:
+    """Fault 3: a thousand coroutines wait for half a second at next to no cost."""
+    credential_type, boarded = waiting
+    issuer = Issuer()
+    issuer.hold()
+    credential = credential_type(token_refresher=issuer.issue)
+
+    async def main() -> float:
+        calls = [asyncio.create_task(credential.get_token()) for _ in range(1_000)]
+        await turn_until(lambda: boarded.value == 1_000)
+        before = time.process_time()
+        await asyncio.sleep(0.5)
+        spent = time.process_time() - before
+        for call in calls:
+            call.cancel()
+        issuer.release()
+        return spent
+
+    assert run_async(main()) < 0.1
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="asyncio has no eager tasks yet")
+@pytest.mark.parametrize("kind", ["plain", "async"])
+def test_eager_tasks_make_no_difference(clock: Clock, kind: str) -> None:
+    """Fault 1: where tasks start eagerly, a refresh may be over before its caller awaits it."""
+    issuer = Issuer(ConnectionError, wall=clock.wall)
+    credential = on_clock(CommunicationTokenCredential, clock)(
+        token_refresher=issuer if kind == "plain" else issuer.issue
+    )
+
+    async def main() -> list[Any]:
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
+        with pytest.raises(ConnectionError):
+            await credential.get_token()
+        return await asyncio.gather(*(credential.get_token() for _ in range(10)))
+
+    assert len({token.token for token in run_async(main())}) == 1
+    assert issuer.calls == 2
+
+
+# ---- With a valid token nobody waits for long
+
+
+def test_nobody_waits_for_a_slow_refresh_of_a_valid_token(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault 6: who started the refresh waits a while and goes on with the token, others at once."""
+    monkeypatch.setattr(_refresh, "PATIENCE_SECONDS", 0.05)
+    first, fresh = make_token(clock.wall() + 200), make_token(clock.wall() + 3_600)
+    issuer = Issuer(fresh)
+    issuer.hold()
+    credential = on_clock(CommunicationTokenCredential, clock)(first, token_refresher=issuer.issue)
+    clock.advance(150)
+
+    async def main() -> list[str]:
+        leader = asyncio.create_task(credential.get_token())
+        await turn_until(lambda: issuer.calls == 1)
+        tokens = [(await credential.get_token()).token for _ in range(10)]
+        assert not leader.done()
+        tokens.append((await leader).token)
+        issuer.release()
+        await turn_until(lambda: not credential._flights)
+        return [*tokens, (await credential.get_token()).token]
+
+    assert run_async(main()) == [first] * 11 + [fresh]
+    assert issuer.calls == 1
+
+
+# ---- What a refresher returns
+
+
+async def _answer() -> str:
+    return "unused"
+
+
+BAD_RESULTS: list[Any] = [
+    pytest.param(lambda: make_token(1_600_000_000), ValueError, "expired", id="expired"),
+    pytest.param(lambda: None, TypeError, "NoneType", id="None"),
+    pytest.param(lambda: 42, TypeError, "int", id="int"),
+    pytest.param(lambda: "", ValueError, "not a JWT", id="empty"),
+    pytest.param(lambda: asyncio.sleep(0, _answer), TypeError, "function", id="function"),
+]
+
+
+@pytest.mark.parametrize("kind", ["plain", "async"])
+@pytest.mark.parametrize(("result", "error", "words"), BAD_RESULTS)
+def test_a_bad_result_is_explained(
+    clock: Clock, kind: str, result: Callable[[], Any], error: type[Exception], words: str
+) -> None:
+    """Fault 13: an expired, empty or foreign result is a typed error, and harms no valid token."""
+    credential_type = on_clock(CommunicationTokenCredential, clock)
+    first = make_token(clock.wall() + 100)
+
+    async def main() -> str:
+        issuer = Issuer(result, result)
+        refresher = issuer if kind == "plain" else issuer.issue
+        with pytest.raises(error, match=words):
+            await credential_type(token_refresher=refresher).get_token()
+        credential = credential_type(first, token_refresher=refresher)
+        clock.advance(60)
+        return (await credential.get_token()).token
+
+    assert run_async(main()) == first
+
+
+# ---- A refresher that hangs
+
+
+@pytest.mark.usefixtures("short_flights")
+@pytest.mark.parametrize("stubborn", [False, True])
+def test_a_refresh_that_hangs_is_given_up(stubborn: bool) -> None:
+    """Fault 14: it is cancelled, even if it does not end then, and the next caller starts anew."""
+    cancelled = threading.Event()
+
+    async def hang() -> None:
+        try:
+            await asyncio.sleep(3_600)
+        except asyncio.CancelledError:
+            cancelled.set()
+            if stubborn:
+                await asyncio.sleep(3_600)
+            raise
+
+    issuer = Issuer(hang)
+    credential = CommunicationTokenCredential(token_refresher=issuer.issue)
+
+    async def main() -> AccessToken:
+        calls = [credential.get_token() for _ in range(10)]
+        for error in await asyncio.gather(*calls, return_exceptions=True):
+            assert isinstance(error, TimeoutError)
+        await turn_until(cancelled.is_set)
+        return await credential.get_token()
+
+    assert run_async(main()).expires_on > time.time()
+    assert issuer.calls == 2
+
+
+@pytest.mark.parametrize("error", [asyncio.TimeoutError(), TimeoutError("of its own")])
+def test_a_time_out_of_the_refresher_is_its_own(error: Exception) -> None:
+    """Fault 14: a time-out that the refresher raised is not taken for that of the refresh."""
+    credential = CommunicationTokenCredential(token_refresher=Issuer(error).issue)
+    with pytest.raises(type(error)) as caught:
+        run_async(credential.get_token())
+    assert caught.value is error
+
+
+def test_a_late_result_of_a_superseded_refresh(clock: Clock, waiting: Waiting) -> None:
+    """Fault 14: after a minute a newcomer starts another refresh; the late result is no newer."""
+    credential_type, _ = waiting
+    late, prompt = make_token(clock.wall() + 1_800), make_token(clock.wall() + 3_600)
+
+    async def main() -> list[str]:
+        hung = asyncio.Event()
+
+        async def hang() -> str:
+            await hung.wait()
+            return late
+
+        issuer = Issuer(hang, prompt)
+        credential = credential_type(token_refresher=issuer.issue)
+        leader = asyncio.create_task(credential.get_token())
+        await turn_until(lambda: issuer.calls == 1)
+        clock.advance(60)
+        tokens = [(await credential.get_token()).token]
+        hung.set()
+        tokens.append((await leader).token)
+        tokens.append((await credential.get_token()).token)
+        assert issuer.calls == 2
+        return tokens
+
+    assert run_async(main()) == [prompt] * 3
+
+
+# ---- Interrupts and cancellation
+
+
+@pytest.mark.parametrize("kind", ["plain", "async"])
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
+def test_a_waiter_on_another_loop_takes_over_from_an_interrupted_one(
+    waiting: Waiting, kind: str, interrupt: type[BaseException]
+) -> None:
+    """Fault 15: an interrupt ends its own loop; it is no failure for those who wait elsewhere."""
+    credential_type, boarded = waiting
+    fresh = make_token(4_000_000_000)
+    waiters: list[Call[AccessToken]] = []
+
+    def interrupted() -> None:
+        waiters.append(Call(lambda: asyncio.run(credential.get_token())))
+        boarded.wait_for(2)
+        raise interrupt
+
+    issuer = Issuer(interrupted, fresh)
+    credential = credential_type(token_refresher=issuer if kind == "plain" else issuer.issue)
+    with pytest.raises(interrupt):
+        run_async(credential.get_token())
+    assert waiters[0].value().token == fresh
+    assert run_async(credential.get_token()).token == fresh
+    assert issuer.calls == 2
+    assert credential._state.failures == 0
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, GeneratorExit, pytest.fail.Exception])
+def test_a_refresher_that_cancels_itself_has_failed(
+    clock: Clock, error: type[BaseException]
+) -> None:
+    """Fault 16: what is no Exception, raised by the refresher, is a failure and not a storm."""
+    first = make_token(clock.wall() + 100)
+    issuer = Issuer(error, error)
+    credential_type = on_clock(CommunicationTokenCredential, clock)
+
+    async def main() -> list[Any]:
+        calls = (credential_type(token_refresher=issuer.issue).get_token() for _ in range(1))
+        failed = await asyncio.gather(*calls, return_exceptions=True)
+        credential = credential_type(first, token_refresher=issuer.issue)
+        clock.advance(60)
+        return [*failed, *[(await credential.get_token()).token for _ in range(10)]]
+
+    failure, *tokens = run_async(main())
+    assert isinstance(failure, RuntimeError)
+    assert error.__name__ in str(failure)
+    assert tokens == [first] * 10
+    assert issuer.calls == 2
+
+
+@pytest.mark.parametrize(
+    "victims", [[0], [1], [0, 1, 2, 3, 4]], ids=["the leader", "a waiter", "everyone"]
+)
+def test_a_cancelled_caller_changes_nothing_for_the_others(
+    clock: Clock, waiting: Waiting, victims: list[int]
+) -> None:
+    """Fault 16: whoever is cancelled, the refresh goes on and the others get its token."""
+    credential_type, boarded = waiting
+    fresh = make_token(clock.wall() + 3_600)
+    issuer = Issuer(fresh)
+    issuer.hold()
+    credential = credential_type(token_refresher=issuer.issue)
+
+    async def main() -> list[Any]:
+        calls = [asyncio.create_task(credential.get_token()) for _ in range(5)]
+        await turn_until(lambda: boarded.value == 5)
+        for victim in victims:
+            calls[victim].cancel()
+        await turn_until(lambda: all(calls[victim].done() for victim in victims))
+        issuer.release()
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        await turn_until(lambda: not credential._flights)
+        return [*results, await credential.get_token()]
+
+    results = run_async(main())
+    for index, result in enumerate(results):
+        if index in victims:
+            assert isinstance(result, asyncio.CancelledError)
+        else:
+            assert result.token == fresh
+    assert issuer.calls == 1
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_a_cancellation_when_the_token_comes_is_not_lost(
+    clock: Clock, waiting: Waiting, turns: int
+) -> None:
+    """Fault 16: whoever is cancelled before the call is done is cancelled, also at its very end."""
+    credential_type, boarded = waiting
+    fresh = make_token(clock.wall() + 3_600)
+    issuer = Issuer(fresh)
+    issuer.hold()
+    credential = credential_type(token_refresher=issuer.issue)
+
+    async def main() -> tuple[bool, list[Any]]:
+        calls = [asyncio.create_task(credential.get_token()) for _ in range(3)]
+        await turn_until(lambda: boarded.value == 3)
+        issuer.release()
+        await turn_until(lambda: credential._state.token is not None)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        was_in_time = calls[1].cancel()
+        return was_in_time, await asyncio.gather(*calls, return_exceptions=True)
+
+    was_in_time, (leader, victim, other) = run_async(main())
+    assert isinstance(victim, asyncio.CancelledError) == was_in_time
+    assert was_in_time or turns > 0
+    assert leader.token == other.token == fresh
+    assert issuer.calls == 1
+
+
+def test_a_time_out_around_a_call_is_that_callers_alone(clock: Clock, waiting: Waiting) -> None:
+    """Fault 17: ``wait_for`` around ``get_token`` ends that call and no other."""
+    credential_type, boarded = waiting
+    fresh = make_token(clock.wall() + 3_600)
+    issuer = Issuer(fresh)
+    issuer.hold()
+    credential = credential_type(token_refresher=issuer.issue)
+
+    async def main() -> AccessToken:
+        hurried = asyncio.create_task(asyncio.wait_for(credential.get_token(), 0.01))
+        patient = asyncio.create_task(credential.get_token())
+        await turn_until(lambda: boarded.value == 2)
+        with pytest.raises(asyncio.TimeoutError):
+            await hurried
+        assert not patient.done()
+        issuer.release()
+        return await patient
+
+    assert run_async(main()).token == fresh
+    assert issuer.calls == 1
+
+
+# ---- Many loops
+
+
+def test_a_second_loop_goes_on_where_the_first_one_ended(clock: Clock) -> None:
+    """Fault 18: one credential serves one ``asyncio.run`` after another, contended each time."""
+    issuer = Issuer(wall=clock.wall)
+    credential = on_clock(CommunicationTokenCredential, clock)(token_refresher=issuer.issue)
+
+    async def main() -> int:
+        tokens = await asyncio.gather(*(credential.get_token() for _ in range(20)))
+        return len({token.token for token in tokens})
+
+    for run in range(1, 4):
+        assert run_async(main()) == 1
+        assert issuer.calls == run
+        clock.advance(3_601)
+
+
+@pytest.mark.parametrize("proactive", [False, True])
+def test_eight_loops_in_eight_threads_share_one_refresh(
+    clock: Clock, waiting: Waiting, proactive: bool
+) -> None:
+    """Fault 18: fifty coroutines on each of eight loops meet an expired token: one call."""
+    credential_type, boarded = waiting
+    clock.set_wall(time.time())  # which the loops' timers go by
+    issuer = Issuer(wall=clock.wall)
+    issuer.hold()
+    credential = credential_type(
+        make_token(clock.wall() + 60), token_refresher=issuer.issue, proactive_refresh=proactive
+    )
+    clock.advance(61)
+
+    async def main() -> set[str]:
+        return {
+            token.token
+            for token in await asyncio.gather(*(credential.get_token() for _ in range(50)))
+        }
+
+    threads = call_together(8, lambda: asyncio.run(main()))
+    boarded.wait_for(400)
+    issuer.release()
+    assert len(set.union(*(thread.value() for thread in threads))) == 1
+    assert issuer.calls == 1
+    asyncio.run(credential.close())
+
+
+def test_a_loop_that_is_torn_down_hands_over(clock: Clock, waiting: Waiting) -> None:
+    """Fault 19: where ``asyncio.run`` ends in the middle of a refresh, a waiter elsewhere flies."""
+    credential_type, boarded = waiting
+    fresh = make_token(clock.wall() + 3_600)
+    issuer = Issuer(lambda: asyncio.sleep(3_600), fresh)
+    credential = credential_type(token_refresher=issuer.issue)
+    waiters: list[Call[AccessToken]] = []
+
+    async def main() -> None:
+        caller = asyncio.create_task(credential.get_token())
+        await turn_until(lambda: issuer.calls == 1)
+        waiters.append(Call(lambda: asyncio.run(credential.get_token())))
+        await turn_until(lambda: boarded.value == 2)
+        assert not caller.done()
+
+    run_async(main())
+    assert waiters[0].value().token == fresh
+    assert issuer.calls == 2
+    assert credential._state.failures == 0
+
+
+def test_a_newcomer_does_not_wait_for_a_loop_that_has_stopped(clock: Clock) -> None:
+    """Fault 19: it starts another refresh at once, and what the stopped loop brings is judged."""
+    late, fresh = make_token(clock.wall() + 1_800), make_token(clock.wall() + 3_600)
+    issuer = Issuer(lambda: asyncio.sleep(0, late), fresh)
+    issuer.hold()
+    credential = on_clock(CommunicationTokenCredential, clock)(token_refresher=issuer.issue)
+    with running_loop() as loop:
+        call = asyncio.run_coroutine_threadsafe(credential.get_token(), loop)
+        issuer.wait_for_call(1)
+        stop(loop)
+        issuer.release()
+        assert run_async(credential.get_token()).token == fresh
+        assert issuer.calls == 2
+        loop.run_until_complete(turn_until(call.done))
+        assert call.result().token == fresh
+        assert run_async(credential.get_token()).token == fresh
+
+
+def test_a_waiter_takes_over_from_a_loop_that_has_stopped(clock: Clock, waiting: Waiting) -> None:
+    """Fault 19: one who waited already goes on by itself once the refresh is overdue."""
+    credential_type, boarded = waiting
+    fresh = make_token(clock.wall() + 3_600)
+    issuer = Issuer(lambda: asyncio.sleep(3_600), fresh)
+    credential = credential_type(token_refresher=issuer.issue)
+    with running_loop() as loop:
+        asyncio.run_coroutine_threadsafe(credential.get_token(), loop)
+        issuer.wait_for_call(1)
+        clock.advance(59.9)
+        waiter = Call(lambda: asyncio.run(credential.get_token()))
+        boarded.wait_for(2)
+        stop(loop)
+        clock.advance(0.2)
+        assert waiter.value().token == fresh
+        assert issuer.calls == 2
+
+
+@pytest.mark.parametrize("proactive", [False, True])
+def test_a_loop_that_is_closed_in_the_middle_of_a_refresh_is_forgotten(
+    clock: Clock, complaints: list[str], proactive: bool
+) -> None:
+    """Fault 19: neither the loop nor the lost refresh is kept; the next caller starts another."""
+    clock.set_wall(time.time())  # which the loops' timers go by
+    fresh = make_token(clock.wall() + 3_600)
+    issuer = Issuer(lambda: asyncio.sleep(3_600), fresh)
+    credential = on_clock(CommunicationTokenCredential, clock)(
+        token_refresher=issuer.issue, proactive_refresh=proactive
+    )
+
+    def leave() -> "weakref.ref[asyncio.AbstractEventLoop]":
+        loop = asyncio.new_event_loop()
+        call = loop.create_task(credential.get_token())
+        loop.run_until_complete(turn_until(lambda: issuer.calls == 1))
+        call.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            loop.run_until_complete(call)
+        loop.close()
+        return weakref.ref(loop)
+
+    left = Call(leave).value()
+    assert run_async(credential.get_token()).token == fresh
+    assert issuer.calls == 2
+    gc.collect()
+    assert left() is None
+    # asyncio says so of any task that is left behind: the refresh, and the refresher in it.
+    complaints += ["Task was destroyed but it is pending!"] * 2
+    asyncio.run(credential.close())
+
+
+def test_no_refresh_is_collected_while_it_is_under_way(clock: Clock) -> None:
+    """Fault 20: a refresher that awaits what nothing refers to survives the collector."""
+    fresh = make_token(clock.wall() + 3_600)
+
+    async def main() -> list[str]:
+        futures: weakref.WeakSet[asyncio.Future[str]] = weakref.WeakSet()
+
+        async def refresh() -> str:
+            future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+            futures.add(future)
+            return await future
+
+        credential_type = on_clock(CommunicationTokenCredential, clock)
+        credentials = [credential_type(token_refresher=refresh) for _ in range(20)]
+        calls = [asyncio.create_task(each.get_token()) for each in credentials]
+        await turn_until(lambda: len(futures) == 20)
+        for call in calls[:10]:
+            call.cancel()
+        for _ in range(5):
+            gc.collect()
+            await asyncio.sleep(0)
+        assert len(futures) == 20
+        for future in list(futures):
+            future.set_result(fresh)
+        await turn_until(lambda: not any(each._flights for each in credentials))
+        return [(await each.get_token()).token for each in credentials]
+
+    assert run_async(main()) == [fresh] * 20
+
+
+# ---- Re-entrance
+
+
+def test_a_refresher_that_asks_its_own_credential_gets_the_valid_token(clock: Clock) -> None:
+    """Fault 21: while the token is valid, the refresher is served like anybody else."""
+    first, fresh = make_token(clock.wall() + 100), make_token(clock.wall() + 3_600)
+    seen: list[str] = []
+
+    async def refresh() -> str:
+        seen.append((await credential.get_token()).token)
+        seen.append((await asyncio.create_task(credential.get_token())).token)
+        return fresh
+
+    credential = on_clock(CommunicationTokenCredential, clock)(first, token_refresher=refresh)
+    clock.advance(60)
+    assert run_async(credential.get_token()).token == fresh
+    assert seen == [first, first]
+
+
+@pytest.mark.parametrize("claims", [None, "{}"])
+@pytest.mark.parametrize("way", ["itself", "task", "thread"])
+def test_a_refresher_that_asks_its_own_credential_in_vain_is_told(
+    clock: Clock, way: str, claims: str | None
+) -> None:
+    """Fault 21: without a valid token it gets a clear error, in its tasks and threads as well."""
+
+    async def refresh() -> str:
+        if way == "itself":
+            token = await credential.get_token(claims=claims)
+        elif way == "task":
+            token = await asyncio.create_task(credential.get_token(claims=claims))
+        else:
+            token = await asyncio.to_thread(
+                lambda: asyncio.run(credential.get_token(claims=claims))
+            )
+        return token.token
+
+    credential = on_clock(CommunicationTokenCredential, clock)(token_refresher=refresh)
+    with pytest.raises(RuntimeError, match="asked its own credential"):
+        run_async(credential.get_token())
+
+
+def test_two_refreshers_that_wait_for_each_other_are_told(clock: Clock) -> None:
+    """Fault 21: a circle through another credential is found as well."""
+    credential_type = on_clock(CommunicationTokenCredential, clock)
+
+    async def ask_second() -> str:
+        return (await second.get_token()).token
+
+    async def ask_first() -> str:
+        return (await first.get_token()).token
+
+    first = credential_type(token_refresher=ask_second)
+    second = credential_type(token_refresher=ask_first)
+    with pytest.raises(RuntimeError, match="asked its own credential"):
+        run_async(first.get_token())
+
+
+def test_a_refresher_that_waits_for_itself_through_a_helper_ends(
+    clock: Clock, waiting: Waiting
+) -> None:
+    """Fault 21: a helper thread of which nothing is known waits no longer than a refresh may."""
+    credential_type, boarded = waiting
+
+    async def refresh() -> str:
+        clock.advance(59.9)
+        helper = Call(lambda: asyncio.run(credential.get_token()))
+        await turn_until(lambda: boarded.value == 2)
+        clock.advance(0.2)
+        token: AccessToken = await asyncio.to_thread(helper.value)
+        return token.token
+
+    issuer = Issuer(refresh)
+    credential = credential_type(token_refresher=issuer.issue)
+    with pytest.raises(TimeoutError, match="60 seconds"):
+        run_async(credential.get_token())
+    assert issuer.calls == 1
+
+
+# ---- Closing
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_close_fails_the_waiters_and_drops_what_comes_later(
+    clock: Clock, waiting: Waiting, elsewhere: bool
+) -> None:
+    """Fault 44: closing in the middle of a refresh, from wherever, waits for nobody."""
+    credential_type, boarded = waiting
+    issuer = Issuer(wall=clock.wall)
+    issuer.hold()
+    credential = credential_type(token_refresher=issuer.issue)
+
+    async def main() -> list[Any]:
+        calls = [asyncio.create_task(credential.get_token()) for _ in range(5)]
+        await turn_until(lambda: boarded.value == 5 and issuer.calls == 1)
+        if elsewhere:
+            await asyncio.to_thread(lambda: asyncio.run(credential.close()))
+        else:
+            await credential.close()
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        issuer.release()
+        flights = asyncio.all_tasks() - {asyncio.current_task()}
+        await asyncio.gather(*flights, return_exceptions=True)
+        with pytest.raises(RuntimeError, match="has been closed"):
+            await credential.get_token()
+        return results
+
+    results = run_async(main())
+    assert [(type(each), "has been closed" in str(each)) for each in results] == [
+        (RuntimeError, True)
+    ] * 5
+    assert issuer.calls == 1
+    assert credential._state.token is None
+
+
+def test_close_is_terminal_and_may_be_repeated(clock: Clock) -> None:
+    """Fault 44: a closed credential has no token and no way back, whoever closed it."""
+    issuer = Issuer(wall=clock.wall)
+    credential = on_clock(CommunicationTokenCredential, clock)(
+        make_token(clock.wall() + 3_600), token_refresher=issuer.issue, proactive_refresh=True
+    )
+
+    async def main() -> None:
+        with pytest.raises(KeyError):
+            async with credential:
+                raise KeyError
+        for _ in range(2):
+            await credential.close()
+        for ask in (credential.get_token, credential.get_token_info, credential.__aenter__):
+            with pytest.raises(RuntimeError, match="has been closed"):
+                await ask()
+
+    run_async(main())
+    asyncio.run(credential.close())
+    assert issuer.calls == 0
+
+
+# ---- Secrets
+
+
+def test_no_secret_shows(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """Fault 45: no token in a repr, a log record, an exception or what asyncio prints of tasks."""
+    caplog.set_level(logging.DEBUG)
+    first, second = make_token(clock.wall() + 100), make_token(clock.wall() + 3_600)
+    texts: list[str] = []
+
+    async def refresh() -> str:
+        tasks = [repr(task) for task in asyncio.all_tasks()]
+        texts.extend([*tasks, *map(repr, credential._flights), repr(credential)])
+        return second
+
+    issuer = Issuer(ConnectionError, refresh, 42, "Bearer " + second, first)
+    credential = on_clock(CommunicationTokenCredential, clock)(first, token_refresher=issuer.issue)
+
+    async def main() -> None:
+        for pause in (0, 60, 41):
+            clock.advance(pause)
+            texts.append(repr([await credential.get_token(), await credential.get_token_info()]))
+        for _ in range(3):
+            clock.advance(4_000)
+            with pytest.raises((TypeError, ValueError)) as caught:
+                await credential.get_token()
+            texts.append("".join(traceback.format_exception(caught.value)))
+
+    run_async(main())
+    texts.append(caplog.text)
+    texts.extend(str(vars(record)) for record in caplog.records)
+    assert issuer.calls == 5
+    for token in (first, second):
+        assert [text for text in texts if token.split(".")[1] in text] == []
