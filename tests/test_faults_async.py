@@ -19,9 +19,11 @@ import pytest
 from azure.communication.common import _refresh
 from azure.communication.common.aio import CommunicationTokenCredential
 from azure.communication.common.aio import _credential as _aio_credential
+from azure.communication.common.aio._scheduler import scheduler as loop_scheduler
 from azure.core.credentials import AccessToken
 
 from fakes import (
+    DEADLINE,
     Call,
     Clock,
     Issuer,
@@ -64,7 +66,7 @@ def complaints(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
     gc.collect()
     assert [
         record.getMessage().splitlines()[0]
-        for record in caplog.get_records("call")
+        for record in [*caplog.get_records("call"), *caplog.get_records("teardown")]
         if record.name == "asyncio" and record.levelno >= logging.WARNING
     ] == expected
 
@@ -567,29 +569,35 @@ def test_a_waiter_takes_over_from_a_loop_that_has_stopped(clock: Clock, waiting:
         assert issuer.calls == 2
 
 
-@pytest.mark.parametrize("proactive", [False, True])
+@pytest.mark.parametrize("who", ["a caller", "a caller of a proactive one", "the timer"])
 def test_a_loop_that_is_closed_in_the_middle_of_a_refresh_is_forgotten(
-    clock: Clock, complaints: list[str], proactive: bool
+    clock: Clock, complaints: list[str], who: str
 ) -> None:
     """Fault 19: neither the loop nor the lost refresh is kept; the next caller starts another."""
     clock.set_wall(time.time())  # which the loops' timers go by
     fresh = make_token(clock.wall() + 3_600)
     issuer = Issuer(lambda: asyncio.sleep(3_600), fresh)
     credential = on_clock(CommunicationTokenCredential, clock)(
-        token_refresher=issuer.issue, proactive_refresh=proactive
+        token_refresher=issuer.issue, proactive_refresh=who != "a caller"
     )
 
-    def leave() -> "weakref.ref[asyncio.AbstractEventLoop]":
+    async def leave() -> None:
+        if who == "the timer":
+            await credential.__aenter__()
+        else:
+            caller = asyncio.create_task(credential.get_token())
+        await turn_until(lambda: issuer.calls == 1)
+        if who != "the timer":
+            caller.cancel()
+            await turn_until(caller.done)
+
+    def run() -> "weakref.ref[asyncio.AbstractEventLoop]":
         loop = asyncio.new_event_loop()
-        call = loop.create_task(credential.get_token())
-        loop.run_until_complete(turn_until(lambda: issuer.calls == 1))
-        call.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            loop.run_until_complete(call)
+        loop.run_until_complete(leave())
         loop.close()
         return weakref.ref(loop)
 
-    left = Call(leave).value()
+    left = Call(run).value()
     assert run_async(credential.get_token()).token == fresh
     assert issuer.calls == 2
     gc.collect()
@@ -597,6 +605,24 @@ def test_a_loop_that_is_closed_in_the_middle_of_a_refresh_is_forgotten(
     # asyncio says so of any task that is left behind: the refresh, and the refresher in it.
     complaints += ["Task was destroyed but it is pending!"] * 2
     asyncio.run(credential.close())
+
+
+def test_a_loop_that_has_stopped_refreshes_nothing_ahead(clock: Clock) -> None:
+    """Fault 19: a proactive credential moves to the loop that uses it, if its own has stopped."""
+    clock.set_wall(time.time())  # which the loops' timers go by
+    credential = on_clock(CommunicationTokenCredential, clock)(
+        make_token(clock.wall() + 3_600), token_refresher=Issuer().issue, proactive_refresh=True
+    )
+
+    async def armed() -> bool:
+        await credential.get_token()
+        return credential in loop_scheduler(asyncio.get_running_loop())._schedule.items()
+
+    with running_loop() as loop:
+        assert asyncio.run_coroutine_threadsafe(armed(), loop).result(DEADLINE)
+        assert not run_async(armed())
+        stop(loop)
+        assert run_async(armed())
 
 
 def test_no_refresh_is_collected_while_it_is_under_way(clock: Clock) -> None:

@@ -65,7 +65,8 @@ def time_micro(quick: bool) -> dict[str, float]:
     """Return the seconds that each micro-benchmark takes, by its name."""
     effort = ["--processes=1", "--values=2", "--min-time=0.01"]
     if not quick:
-        effort = ["--processes=5", "--values=5", "--min-time=0.05"]
+        # Many short samples: the least of them is one that no other program interrupted.
+        effort = ["--processes=4", "--values=50", "--min-time=0.005"]
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "micro.json")
         command = [sys.executable, str(FOLDER / "micro.py"), *effort, "--warmups=1", "--quiet"]
@@ -159,9 +160,9 @@ def compare_credentials(table: Comparison) -> None:
     table.compare(
         f"{what}: threads of its own", theirs["threads"], round(own), digits, "0", own < 1e-3
     )
-    took, size = ours["seconds"], ours["bytes"]
+    took, size = ours["cpu"], ours["bytes"]
     what_it_takes = f"{what}: construction, with reading the JWT"
-    table.compare(what_it_takes, theirs["seconds"], took, seconds, "60 µs", took <= 60e-6)
+    table.compare(what_it_takes, theirs["cpu"], took, seconds, "60 µs", took <= 60e-6)
     memory = f"{what}: memory beyond its token"
     table.compare(memory, theirs["bytes"], size, kilobytes, "1.6 kB", size <= 1_600)
 

@@ -250,7 +250,6 @@ class CommunicationTokenCredential(Engine):
         error: Exception | None = None
         # A task of its own tells a refresher that raises CancelledError from a cancelled flight.
         call = flight.loop.create_task(self._call(flight, options))
-        call.add_done_callback(_look_at)
         try:
             # A loop refers to its tasks only weakly, but its timer for this refers to both of them.
             await asyncio.wait((call,), timeout=FLIGHT_SECONDS)
@@ -308,12 +307,6 @@ class CommunicationTokenCredential(Engine):
         for loop, landing in flight.landings.items():
             with suppress(RuntimeError):  # that loop was closed, and nobody waits there
                 loop.call_soon_threadsafe(landing.cancel)  # done, and no harm in doing it again
-
-
-def _look_at(call: "asyncio.Task[Any]") -> None:
-    """Keep asyncio from logging the exception of a call that has been given up."""
-    if not call.cancelled():
-        call.exception()
 
 
 def _outcome(call: "asyncio.Task[Any]") -> Any:
