@@ -297,6 +297,7 @@ def test_a_token_that_has_expired_is_no_result():
     _refresh.check_result(VALID, VALID.token, at(0))
     with pytest.raises(ValueError, match="expired"):  # by the monotonic clock alone
         _refresh.check_result(VALID, VALID.token, at(0, mono=3600))
+    _refresh.check_result(VALID, token(7200), at(3600))  # the same text, prolonged
 
 
 def test_the_refused_token_is_no_result():

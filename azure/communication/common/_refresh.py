@@ -218,8 +218,9 @@ def check_result(state: State, token: AccessToken, now: Now) -> None:
 
     :raises ValueError: If it has expired, or is the one that the service refused.
     """
-    is_current = state.token is not None and token.token == state.token.token
-    if token.expires_on <= now.wall or (is_current and life_left(state, now) <= 0):
+    held = state.token
+    is_held = held and token.token == held.token and token.expires_on <= held.expires_on
+    if token.expires_on <= now.wall or (is_held and life_left(state, now) <= 0):
         msg = (
             f"the refresh returned a token that has expired (its expires_on is {token.expires_on}, "
             f"the local clock says {now.wall:.0f}). Return a newly issued token, and check the "
