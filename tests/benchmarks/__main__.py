@@ -66,7 +66,7 @@ def time_micro(quick: bool) -> dict[str, float]:
     effort = ["--processes=1", "--values=2", "--min-time=0.01"]
     if not quick:
         # Many short samples: the least of them is one that no other program interrupted.
-        effort = ["--processes=4", "--values=50", "--min-time=0.005"]
+        effort = ["--processes=6", "--values=30", "--min-time=0.005"]
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "micro.json")
         command = [sys.executable, str(FOLDER / "micro.py"), *effort, "--warmups=1", "--quiet"]

@@ -338,8 +338,9 @@ def detached(error: Exception) -> Exception:
     except Exception:  # noqa: BLE001 - it cannot be copied, or not even be printed
         twin = ClientAuthenticationError(message=_describe(error))
     twin.__traceback__ = None
-    if hasattr(twin, "__notes__"):  # or a note on one would be a note on all
-        twin.__notes__ = list(twin.__notes__)
+    notes = vars(twin).get("__notes__")
+    if notes is not None:  # or a note on one would be a note on all
+        vars(twin)["__notes__"] = list(notes)
     return twin
 
 
@@ -367,7 +368,7 @@ def _hold(nth: int, jitter: float) -> float:
     """Return for how many seconds nobody tries after the nth failure in a row."""
     if nth < 2:
         return 0.0  # the user's own retry comes first
-    longest = min(LONGEST_HOLD_SECONDS, FIRST_HOLD_SECONDS * 2 ** min(nth - 2, 10))
+    longest = min(LONGEST_HOLD_SECONDS, FIRST_HOLD_SECONDS * 2.0 ** min(nth - 2, 10))
     return longest * (1 - jitter / 5)
 
 
