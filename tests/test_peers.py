@@ -39,6 +39,9 @@ from fake_transport import WAYS, Answer, AsyncTwin, Way
 from fakes import Clock, Issuer, make_token, on_clock, run_async
 from local_service import LocalService
 
+# The incumbent calls what Python 3.12 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning")
+
 # The incumbent's, from its private folder, of which there are copies in its siblings.
 PeerCredential: Any = peer.CommunicationTokenCredential
 AsyncPeerCredential: Any = async_peer.CommunicationTokenCredential
