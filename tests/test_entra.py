@@ -890,6 +890,7 @@ def test_nothing_is_logged_that_should_not_be(
 ) -> None:
     """At DEBUG, with ``logging_enable``, where azure-core would log headers and bodies in full."""
     caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, logger="azure.core")  # an application may have set it
     user = ServiceUser(service)
     credential = way.Credential(
         resource_endpoint=service.endpoint,
