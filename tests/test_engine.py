@@ -120,3 +120,16 @@ def test_every_outcome_arms_the_background_again(engine, clock):
     clock.advance(3000)
     engine._land(engine._next(None, ahead=True).flight, None, ConnectionError("down"))
     assert engine.armed == clock.wall() + 300
+
+
+def test_closing_while_a_result_is_taken_in_leaves_nothing_armed(engine, clock, monkeypatch):
+    """The close comes between the new state and the arming for it."""
+    arm = type(engine)._arm
+
+    def arm_late(self, state, now):
+        self._close()
+        arm(self, state, now)
+
+    monkeypatch.setattr(type(engine), "_arm", arm_late)
+    engine._land(pilot(engine), token(clock, "t", 3600), None)
+    assert engine.armed is None

@@ -305,6 +305,8 @@ class Engine:
         if state is not before:
             if state.due_on < _refresh.INFINITY:
                 self._arm(state, now)
+                if self._state.closed:  # meanwhile
+                    self._disarm()
             if token is not None or error is not None:
                 self._report(flight, error, left, state.ask_on - now.wall)
 
