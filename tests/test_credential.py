@@ -10,6 +10,7 @@ import time
 import pytest
 from azure.communication.common import AzureCommunicationTokenCredential, aio
 from azure.communication.common import CommunicationTokenCredential as Sync
+from azure.communication.common._scheduler import Workers
 from azure.core.credentials import (
     AccessToken,
     AccessTokenInfo,
@@ -18,6 +19,7 @@ from azure.core.credentials import (
 )
 from azure.core.credentials_async import AsyncSupportsTokenInfo, AsyncTokenCredential
 
+from background import install, threadless
 from fakes import Clock, Issuer, make_token, on_clock
 
 Async = aio.CommunicationTokenCredential
@@ -392,6 +394,36 @@ def test_an_async_refresher_may_be_any_callable_that_returns_an_awaitable():
             assert (await Async(token_refresher=refresh).get_token()).token
 
     asyncio.run(run())
+
+
+class BusyWorkers(Workers):
+    """Has no worker free until the test says so."""
+
+    def run(self, reference):
+        self._queue.append(reference)
+
+    def become_free(self):
+        while self._queue:
+            self._queue.popleft()()._refresh_ahead()
+
+
+def test_a_worker_leaves_alone_what_a_caller_has_refreshed_meanwhile(monkeypatch):
+    """It was due when it was queued, but is not any more."""
+    clock = Clock()
+    workers = BusyWorkers()
+    scheduler = install(monkeypatch, threadless(clock, workers))
+    issuer = Issuer(wall=clock.wall)
+    credential = on_clock(Sync, clock)(
+        make_token(clock.wall() + 3600), token_refresher=issuer, proactive_refresh=True
+    )
+    clock.advance(3000)
+    scheduler.run_due()
+    clock.advance(480)
+    token = credential.get_token()
+    assert issuer.calls == 1
+    workers.become_free()
+    assert issuer.calls == 1
+    assert credential.get_token() is token
 
 
 def test_the_async_constructor_needs_no_loop():

@@ -268,8 +268,6 @@ class CommunicationTokenCredential(Engine):
 
     def _refresh_ahead(self) -> "asyncio.Task[None] | None":
         """Refresh in the background. Called by the scheduler on the loop where it is armed."""
-        if self._entry:  # armed anew since it came due
-            return None
         try:
             turn = self._next(None, ahead=True)
         except Exception:  # noqa: BLE001 - closed, or on hold: nobody is there to be told
