@@ -110,6 +110,7 @@ ENDPOINT = "https://contoso.communication.azure.com"
         ({}, r"pass a token, a token_refresher, or resource_endpoint and token_credential"),
         ({"token": 5}, r"token must be a str, an AccessToken or an AccessTokenInfo, not int"),
         ({"token": Entra()}, r"token must be a str.*, not Entra"),
+        ({"token": refresher}, r"pass it as token_refresher"),
         ({"token_refresher": "x"}, r"token_refresher must be callable, not str"),
         ({"token": "T", "token_refreshr": refresher}, r"'token_refreshr' is no argument"),
         ({"token": "T", "proactive_refresh": True}, r"proactive_refresh needs a token_refresher"),
@@ -144,10 +145,10 @@ def test_what_makes_no_form_is_a_type_error_that_names_the_argument(
 
 
 @both
-@pytest.mark.parametrize("lifetime", [0, -1, float("nan"), float("inf"), 1e12])
+@pytest.mark.parametrize("lifetime", [0, -1, 0.9, float("nan"), float("inf"), 1e12])
 def test_a_lifetime_that_is_no_time_is_refused(credential_type, lifetime):
     """A token cannot live for no time, or for ever."""
-    with pytest.raises(ValueError, match="undecodable_token_lifetime must be more than 0"):
+    with pytest.raises(ValueError, match="undecodable_token_lifetime must be at least 1 second"):
         credential_type("opaque", undecodable_token_lifetime=lifetime)
 
 

@@ -1,6 +1,9 @@
 """Flights that overlap: what counts of a refresh that was given up, superseded or is late."""
 
+import contextvars
+
 import pytest
+from azure.communication.common._engine import ABOARD
 from azure.core.credentials import AccessToken
 
 from fakes import BareEngine, Clock, on_clock
@@ -133,3 +136,78 @@ def test_closing_while_a_result_is_taken_in_leaves_nothing_armed(engine, clock, 
     monkeypatch.setattr(type(engine), "_arm", arm_late)
     engine._land(pilot(engine), token(clock, "t", 3600), None)
     assert engine.armed is None
+
+
+def test_the_background_is_armed_again_though_it_came_by_during_another_flight(engine, clock):
+    """It leaves a flight for claims alone, and that one may fail and change nothing."""
+    engine._land(pilot(engine), token(clock, "t", 3600), None)
+    forced = pilot(engine, "c")
+    clock.advance(3000)
+    engine._entry, engine.armed = 0, None  # the scheduler has taken it out
+    assert engine._next_ahead() is None
+    engine._land(forced, None, ConnectionError("down"))
+    assert engine.armed == engine._state.due_on
+
+
+def test_the_background_comes_again_when_the_hold_is_over(engine, clock):
+    """After refusals in a row, with the old entry due inside the hold."""
+    for text in ("a", "b", "c"):
+        engine._land(pilot(engine), token(clock, text, 60), None)
+        engine.invalidate_token(text)
+        clock.advance(max(engine._state.retry_at - clock.mono(), 0) * (text != "c"))
+    assert engine._state.retry_at > clock.mono()
+    engine.armed = None
+    assert engine._next_ahead() is None
+    assert engine.armed == clock.wall() + 5
+
+
+@pytest.mark.parametrize("claims", [None, "c"])
+@pytest.mark.parametrize("asked", [None, "c", "d"])
+def test_a_refresher_never_starts_another_refresh_of_its_own_credential(
+    engine, clock, claims, asked
+):
+    """Whatever claims it asks for, and even if it is overdue: there is a token, or an error."""
+    flight = pilot(engine, claims)
+    mark = ABOARD.set((flight,))
+    try:
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="asked its own credential"):
+                engine._next(asked)
+            clock.advance(60)
+        other = contextvars.Context().run(pilot, engine, "other")
+        engine._land(other, token(clock, "t", 3600), None)
+        assert engine._next(None).token.token == "t"
+    finally:
+        ABOARD.reset(mark)
+
+
+def test_no_code_of_the_refreshers_runs_under_the_lock(engine, clock):
+    """Its exception may do anything when it is copied or printed."""
+    seen = []
+
+    class Nosy(Exception):
+        def __str__(self):
+            seen.append(engine._lock._is_owned())
+            return "nosy"
+
+    engine._land(pilot(engine), None, Nosy())
+    assert seen
+    assert not any(seen)
+
+
+@pytest.mark.parametrize(("left", "patience"), [(100, 10), (20, 10), (4, 2)])
+def test_a_valid_token_in_hand_limits_how_long_its_owner_waits(engine, clock, left, patience):
+    """Ten seconds, or half of the life that is left."""
+    engine._land(pilot(engine), token(clock, "t", 3600), None)
+    clock.advance(3600 - left)
+    flight = pilot(engine)
+    assert engine._patience(flight) == patience
+
+
+def test_without_one_the_wait_is_for_the_rest_of_the_minute(engine, clock):
+    """Claims have no other token that would do."""
+    flight = pilot(engine)
+    clock.advance(20)
+    assert engine._patience(flight) == 40
+    engine._land(flight, token(clock, "t", 3600), None)
+    assert engine._patience(pilot(engine, "c")) == 60

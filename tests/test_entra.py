@@ -8,7 +8,7 @@ import logging
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
@@ -747,15 +747,6 @@ def test_a_service_that_echoes_the_entra_token_does_not_show_it(
     assert scene.user.token not in everything_about(error)
 
 
-def test_errors_do_not_lead_to_the_entra_token(way: Way, clock: Clock) -> None:
-    """azure-core's errors refer to the response, and that to the request."""
-    error = Scene(way, clock, Answer(401)).error()
-    assert isinstance(error, HttpResponseError)
-    request: Any = error.response.request  # type: ignore[union-attr]
-    assert "Authorization" not in request.headers
-    assert request.url == ENTRA_URL
-
-
 def everything_about(error: BaseException) -> str:
     """Return the text of an error, of those behind it, and of all that they hold."""
     texts = ["".join(traceback.format_exception(error))]
@@ -883,6 +874,59 @@ def test_the_service_takes_what_is_sent_and_what_comes_of_it(
         timeout=30,
     )
     assert listing.status_code == (403 if route == "teamsExtension" else 200)
+
+
+def test_the_pipeline_has_the_policies_of_a_generated_client(way: Way, clock: Clock) -> None:
+    """In their order, tracing among them; none logs bodies, follows redirects or reads JSON."""
+    credential = way.Credential(
+        resource_endpoint=ENDPOINT, token_credential=way.twin(EntraUser(clock))
+    )
+    policies = credential._exchange._policies("retry", "authentication")
+    names = [type(policy).__name__ for policy in policies]
+    assert names == [
+        "RequestIdPolicy",
+        "HeadersPolicy",
+        "UserAgentPolicy",
+        "ProxyPolicy",
+        "str",
+        "str",
+        "CustomHookPolicy",
+        "DistributedTracingPolicy",
+        "HttpLoggingPolicy",
+    ]
+
+
+def everything_behind(value: Any, depth: int = 8) -> str:
+    """Return what can be read from an object by following its attributes and elements."""
+    if isinstance(value, (str, bytes, int, float, type(None))) or depth == 0:
+        return str(value)
+    elements: Iterable[Any] = ()
+    if isinstance(value, Mapping):
+        elements = value.items()
+    elif isinstance(value, (list, tuple, set)):
+        elements = value
+    attributes = getattr(value, "__dict__", {}).values()
+    return "\n".join(everything_behind(each, depth - 1) for each in (*elements, *attributes))
+
+
+def test_a_refusal_does_not_lead_to_the_entra_token(way: Way, service: LocalService) -> None:
+    """Not even by way of the transport's own response, and the request that it keeps."""
+    service.script(
+        "POST /access/entra/:exchangeAccessToken",
+        Scripted(403, {"error": {"code": "Forbidden", "message": "no"}}, {"Retry-After": "99"}),
+    )
+    user = ServiceUser(service)
+    credential = way.Credential(
+        resource_endpoint=service.endpoint,
+        token_credential=way.twin(user),
+        **service.client_options(),
+    )
+    with pytest.raises(ClientAuthenticationError, match="Forbidden") as caught:
+        way.call(credential.get_token)
+    response: Any = caught.value.response
+    assert (response.status_code, response.headers["Retry-After"]) == (403, "99")
+    assert "Retry-After" in everything_behind(caught.value)
+    assert user.tokens[0] not in everything_behind(caught.value)
 
 
 def test_nothing_is_logged_that_should_not_be(

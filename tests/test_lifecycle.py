@@ -95,7 +95,7 @@ class Rules:
             _refresh.check_result(self.state, token, now)
         except Exception as exc:
             self.state = _refresh.fail(
-                self.state, exc, now, claims, jitter=0.0, proactive=proactive
+                self.state, _refresh.read_failure(exc), now, claims, jitter=0.0, proactive=proactive
             )
             if claims is not None or _refresh.life_left(self.state, now) <= 0:
                 raise

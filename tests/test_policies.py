@@ -352,6 +352,53 @@ def test_twenty_concurrent_401s_cause_one_refresh_in_a_loop() -> None:
     assert issuer.calls == 2
 
 
+def test_ten_policies_with_one_credential_cause_one_refresh() -> None:
+    """The threads' own policies all met a 401 for the same token, and the new one stays."""
+    issuer = Issuer()
+    barrier = threading.Barrier(10)
+
+    def refuse(sent: Sent) -> Answer:
+        barrier.wait(DEADLINE)
+        return Answer(401)
+
+    way = WAYS["sync"]
+    scene = Scene(way, refreshed(way, issuer), *[refuse] * 10)
+    clients = [scene.new_client() for _ in range(10)]
+    unused = iter(clients)
+    calls = call_together(10, lambda: scene.send(client=next(unused)))
+    assert [call.value() for call in calls] == [200] * 10
+    assert [scene.send(client=client) for client in clients] == [200] * 10
+    assert scene.tokens == ["T1"] * 10 + ["T2"] * 20
+    assert issuer.calls == 2
+
+
+def test_ten_policies_with_one_credential_cause_one_refresh_in_a_loop() -> None:
+    """The coroutines' own policies all met a 401 for the same token, and the new one stays."""
+    issuer = Issuer()
+
+    async def main() -> Scene:
+        everyone = asyncio.Event()
+
+        async def refuse(sent: Sent) -> Answer:
+            if len(scene.transport.sent) == 10:
+                everyone.set()
+            await asyncio.wait_for(everyone.wait(), DEADLINE)
+            return Answer(401)
+
+        way = WAYS["aio"]
+        scene = Scene(way, refreshed(way, issuer.issue), *[refuse] * 10)
+        clients = [scene.new_client() for _ in range(10)]
+        for _ in range(2):
+            requests = (client.send_request(HttpRequest("GET", URL)) for client in clients)
+            responses = await asyncio.gather(*requests)
+            assert [response.status_code for response in responses] == [200] * 10
+        return scene
+
+    scene = run_async(main())
+    assert scene.tokens == ["T1"] * 10 + ["T2"] * 20
+    assert issuer.calls == 2
+
+
 class Watched:
     """A token that tells when somebody looks at its expiry, which is where threads may switch."""
 

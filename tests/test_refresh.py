@@ -34,7 +34,7 @@ def error(retry_after=None):
 
 
 def failed(state, now, *, failure=None, claims=None, jitter=0.0, proactive=False):
-    failure = failure or ValueError("down")
+    failure = _refresh.read_failure(failure or ValueError("down"))
     return _refresh.fail(state, failure, now, claims, jitter=jitter, proactive=proactive)
 
 
@@ -411,11 +411,51 @@ def test_a_detached_exception_is_a_copy_without_a_traceback(failure):
     assert original.__traceback__ is not None
 
 
-@pytest.mark.parametrize(
-    ("failure", "text"), [(Awkward(1, 2), "Awkward: 1-2"), (Changing("x"), "Changing: <x>")]
-)
-def test_an_exception_that_cannot_be_copied_is_told_about(failure, text):
-    """Another class then says what happened."""
+@pytest.mark.parametrize("failure", [Awkward(1, 2), Changing("x")])
+def test_an_exception_that_its_constructor_cannot_copy_keeps_its_class(failure):
+    """Its callers' except clauses are written for it."""
     twin = _refresh.detached(raised(failure))
+    assert twin is not failure
+    assert type(twin) is type(failure)
+    assert str(twin) == str(failure)
+
+
+class Unprintable(Exception):
+    """An exception with a mistake in it."""
+
+    def __str__(self):
+        raise KeyError
+
+
+def test_an_exception_that_cannot_be_copied_is_told_about():
+    """Another class then says what happened."""
+    twin = _refresh.detached(raised(Unprintable()))
     assert type(twin) is ClientAuthenticationError
-    assert str(twin) == text
+    assert str(twin) == "Unprintable"
+
+
+class Broken(Exception):
+    """An exception whose response cannot be had."""
+
+    @property
+    def response(self):
+        raise KeyError
+
+
+def test_a_response_that_cannot_be_had_is_none():
+    """What matters is the failure itself."""
+    failure = _refresh.read_failure(Broken("x"))
+    assert (type(failure.error), failure.wait) == (Broken, 0)
+
+
+def test_an_issuer_that_returns_the_same_token_for_ten_minutes_is_asked_twelve_times_at_most():
+    """Fault 8: both the background and callers ask each second until the token expires."""
+    state, calls = started(3600, proactive=True), 0
+    for second in range(3000, 3600):
+        now = at(second)
+        is_due = now.wall >= state.due_on
+        for ahead in (True, False) if is_due else (False,):
+            if _refresh.decide(state, now, ahead=ahead) is Action.REFRESH:
+                calls += 1
+                state = _refresh.succeed(state, VALID.token, now, None, proactive=True)
+    assert 4 <= calls <= 12

@@ -1,5 +1,6 @@
 """Every script in ``samples/`` runs to its end, and shows nobody a token."""
 
+import os
 import re
 import subprocess
 import sys
@@ -7,30 +8,57 @@ from pathlib import Path
 
 import pytest
 
+from local_service import LocalService
+
 SAMPLES = Path(__file__).parents[1] / "samples"
 SERVER = "local_service.py"  # serves until it is stopped
+QUICKSTARTS = ["quickstart.py", "quickstart_async.py"]
+
+
+def run(name: str, *arguments: str, cwd: Path, seconds: float, **environment: str) -> str:
+    """Run a script, which has to end in time and in success, and return what it said."""
+    ended = subprocess.run(
+        [sys.executable, "-W", "error", SAMPLES / name, *arguments],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout
+    assert not re.search(r"eyJ[A-Za-z0-9_-]+\.", ended.stdout)
+    return ended.stdout
 
 
 @pytest.mark.parametrize(
     "name", sorted(path.name for path in SAMPLES.glob("*.py") if path.name != SERVER)
 )
 def test_sample(name: str, tmp_path: Path) -> None:
-    """It ends within 30 seconds, in success, and has said something that holds no token."""
-    run = subprocess.run(
-        [sys.executable, "-W", "error", SAMPLES / name],
-        cwd=tmp_path,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    assert run.returncode == 0, run.stdout
-    assert run.stdout
-    assert not re.search(r"eyJ[A-Za-z0-9_-]+\.", run.stdout)
+    """It ends within 30 seconds, a quickstart within 20, and has said something."""
+    assert run(name, cwd=tmp_path, seconds=20 if name in QUICKSTARTS else 30)
+
+
+@pytest.mark.parametrize("name", QUICKSTARTS)
+def test_quickstart_with_a_resource(name: str, tmp_path: Path) -> None:
+    """With a connection string, the same messages are sent to that resource with one token."""
+    with LocalService() as service:
+        said = run(
+            name,
+            f"--connection-string={service.connection_string}",
+            cwd=tmp_path,
+            seconds=20,
+            REQUESTS_CA_BUNDLE=service.ca_path,
+            SSL_CERT_FILE=service.ca_path,
+        )
+        assert service.statuses[401] == 0
+        assert [*service.issued.values()] == [1]
+    assert "Fetched token 1 for Alice" in said
+    assert "Listed 2 participants and 8 messages of Alice." in said
 
 
 def test_there_are_samples() -> None:
-    """The folder was found, and the test above has run something."""
+    """The folder was found, and the tests above have run something."""
     assert (SAMPLES / "quickstart.py").is_file()

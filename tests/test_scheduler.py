@@ -758,3 +758,8 @@ def test_a_refresh_does_not_run_in_the_context_of_whoever_armed_first(clock: Clo
 
     with clock_loop(clock) as loop:
         loop.run_until_complete(main())
+
+
+def test_no_thread_is_left_a_minute_after_the_last_credential_is_closed() -> None:
+    """The longest sleep, and then the linger of the thread or of a worker that ran meanwhile."""
+    assert _scheduler.CLOCK_CHECK_SECONDS + 2 * _scheduler.IDLE_SECONDS <= 60

@@ -8,7 +8,8 @@ the design notes on refresh engines.
 
 import logging
 
-from azure.communication.common._refresh import INFINITY
+import pytest
+from azure.communication.common._refresh import INFINITY, Flight
 from azure.core.credentials import AccessToken
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from hypothesis.stateful import (
     consumes,
     initialize,
     invariant,
+    multiple,
     precondition,
     rule,
 )
@@ -39,6 +41,10 @@ def unused_refresher():
 
 LIVES = st.sampled_from([1, 5, 60, 119, 240, 600, 1300, 3600, 86_400])
 SPANS = st.floats(0, 5) | st.floats(0, 200) | st.floats(0, 90_000)
+OUTCOMES = [
+    *("fresh", "fresh", "same", "earlier", "expired", "refused"),
+    *("error", "busy", "garbage", "given_up"),
+]
 CLAIMS = st.sampled_from([None, None, None, "c", "d"])
 
 
@@ -96,22 +102,22 @@ class Credential(RuleBasedStateMachine):
             turn = engine._next(claims, ahead=ahead)
         except RuntimeError:
             assert self.closed  # 17: terminal
-            return None
+            return multiple()
         except Exception:
             assert may_raise  # 2: a failure never reaches a caller while the token is valid
             assert not self.closed
-            return None
+            return multiple()
         assert not self.closed
         if turn.token is not None:
             assert self.is_valid(turn.token)  # 3: neither expired nor refused
             info = engine._info(turn.token)
             assert info.refresh_on <= info.expires_on - 75  # 10
-            return None
+            return multiple()
         if not turn.is_pilot:
             # 2: nobody waits for another's refresh with a valid token in hand
             assert ahead or claims is not None or held is None or not self.is_valid(held)
             assert turn.flight in young or ahead
-            return None
+            return multiple()
         # 1: one live flight for each kind of request
         assert not any(claims is None or f.claims == claims for f in young)
         assert not (ahead and registered)  # even an overdue one may hold a worker
@@ -122,16 +128,20 @@ class Credential(RuleBasedStateMachine):
             assert self.calls <= 6 + (self.clock.mono() - self.counted_from) / 5
         return turn.flight
 
+    @rule(outcome=st.sampled_from(OUTCOMES), times=st.integers(1, 20), life=LIVES)
+    def ask_again_and_again(self, outcome, times, life):
+        """Callers do not wait, and refreshes end at once."""
+        for _ in range(times):
+            flight = self.ask(None, ahead=False)
+            if isinstance(flight, Flight):
+                self.land(flight, outcome, life)
+
     @rule(
         flight=consumes(flights),
-        outcome=st.sampled_from(
-            ["fresh", "fresh", "same", "earlier", "expired", "refused", "error", "busy", "given up"]
-        ),
+        outcome=st.sampled_from(OUTCOMES),
         life=LIVES,
     )
     def land(self, flight, outcome, life):
-        if flight is None:
-            return
         self.under_way.remove(flight)
         before, held = self.engine._state, self.engine._state.token
         token = error = None
@@ -148,6 +158,10 @@ class Credential(RuleBasedStateMachine):
             token = AccessToken(refused[-1], int(self.clock.wall() + life))
         elif outcome == "error":
             error = ConnectionError("down")
+        elif outcome == "garbage":
+            with pytest.raises(ValueError, match="is not a JWT") as caught:
+                self.engine._read("garbage")
+            error = caught.value
         elif outcome == "busy":
             error = Busy(life % 200)
         else:  # nothing was learned, so a caller may try at once
@@ -167,7 +181,7 @@ class Credential(RuleBasedStateMachine):
         elif flight.token is not None:
             assert self.is_valid(flight.token) or flight.token is held
         else:
-            assert flight.error is not None or outcome == "given up"
+            assert flight.error is not None or outcome == "given_up"
 
     @rule(seconds=SPANS)
     def let_time_pass(self, seconds):
@@ -199,7 +213,15 @@ class Credential(RuleBasedStateMachine):
         self.engine.invalidate_token(data.draw(st.sampled_from([*others, "never issued"])))
         assert self.engine._state is state
 
-    @precondition(lambda self: self.serial > 8)
+    @rule()
+    def wait_for_the_next_moment(self):
+        """Move on to when something may happen next, so that refreshes are frequent."""
+        state = self.engine._state
+        ahead = [moment - self.clock.wall() for moment in (state.ask_on, state.due_on)]
+        ahead.append(state.retry_at - self.clock.mono())
+        self.clock.advance(min((each for each in ahead if 0 < each < 1e6), default=0) + 0.001)
+
+    @precondition(lambda self: self.serial > 3)
     @rule()
     def close(self):
         self.engine._close()

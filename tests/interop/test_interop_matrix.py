@@ -18,33 +18,77 @@ from local_service import LocalService
 # Call Automation and Rooms call what Python 3.12 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:azure")
 
-ALL = sorted(PACKAGES | OTHERS)
 
-
-@pytest.mark.parametrize("package", ALL)
+@pytest.mark.parametrize("package", sorted(PACKAGES))
 def test_matrix(package):
     """Requests with ours are those with theirs, and what comes back is equal to ours."""
     print()
     rows = [*matrix.rows(package)]
     print(*rows, sep="\n")
-    if package in PACKAGES:
-        assert len(rows) == 2 * len(matrix.KINDS)
-        assert "equal: " in rows[0]
+    assert len(rows) == 2 * len(matrix.KINDS)
+    assert "equal: " in rows[0]
 
 
-@pytest.mark.parametrize("package", ALL)
+def clients_of(package, *, aio):
+    module = module_of(package, aio=aio)
+    return [getattr(module, name) for name in module.__all__ if name.endswith("Client")]
+
+
+def methods_with_identifiers(package):
+    """Return the methods whose signatures name an identifier, with the names of their clients."""
+    return {
+        (client.__name__, name)
+        for client in clients_of(package, aio=True)  # whose signatures all have types
+        for name, method in inspect.getmembers(client, inspect.isroutine)
+        if not name.startswith("_")
+        if re.search(r"(Identifier|[a-z]Participant)\b", str(inspect.signature(method)))
+    }
+
+
+def takers_of_user_credentials(package):
+    """Return the clients whose construction mentions a user's credential, sync and aio."""
+    return [
+        client
+        for aio in (False, True)
+        for client in clients_of(package, aio=aio)
+        if "CommunicationTokenCredential"
+        in f"{inspect.signature(client.__init__)} {client.__doc__} {client.__init__.__doc__}"
+    ]
+
+
+@pytest.mark.parametrize("package", sorted(PACKAGES))
 def test_every_method_is_tried(package):
     """Each method whose signature names an identifier is in the matrix, in this version too."""
-    named = set()
-    clients = module_of(package, aio=True)  # whose signatures all have types
-    for client in clients.__all__:
-        for name, method in inspect.getmembers(getattr(clients, client), inspect.isfunction):
-            types = str(inspect.signature(method))
-            if not name.startswith("_") and re.search(r"(Identifier|[a-z]Participant)\b", types):
-                named.add((client, name))
-    tried = {(one.client, one.method) for one in PACKAGES.get(package, [])}
-    assert named <= tried
-    assert bool(tried) is (package in PACKAGES)
+    named = methods_with_identifiers(package)
+    assert named
+    assert named <= {(one.client, one.method) for one in PACKAGES[package]}
+
+
+INSTEAD = {
+    "email": "e-mail addresses",
+    "jobrouter": "ids of jobs and workers that the application chooses",
+    "messages": "recipients as text",
+    "phonenumbers": "phone numbers as text",
+    "sms": "phone numbers as text",
+}
+
+
+@pytest.mark.parametrize("package", sorted(OTHERS))
+def test_packages_without_identifiers(package):
+    """A package that is not tried takes none, nor a user's credential, and its row says so."""
+    assert clients_of(package, aio=False)
+    assert clients_of(package, aio=True)
+    assert methods_with_identifiers(package) == set()
+    assert takers_of_user_credentials(package) == []
+    (row,) = matrix.rows(package)
+    print(f"\n{row}")
+    assert row.endswith(f"takes {INSTEAD[package]}, and no user credential")
+
+
+def test_takers_of_user_credentials_are_found():
+    """Those are the clients of chat, so that finding none in another package means something."""
+    names = [client.__name__ for client in takers_of_user_credentials("chat")]
+    assert names == ["ChatClient", "ChatThreadClient"] * 2
 
 
 CALLS = {

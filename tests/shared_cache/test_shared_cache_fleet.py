@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from fakes import run_async, turn_until
+from fakes import wait_until
 from shared_cache.fleet import Fleet, Ledger, RedisServer, Report, why_not
 
 SIZE = 8
@@ -77,24 +77,50 @@ def test_wrong_clocks(processes: Fleet, join: Join, ledger: Ledger) -> None:
     assert ledger.total == 4 * 50
 
 
+def ask_and_interrupt(fleet: Fleet, ledger: Ledger, act: Callable[[], None]) -> Report:
+    """Have all processes ask in a new period, and act once that has begun to issue tokens."""
+    fleet.advance(3500)
+    before = ledger.total
+    asking = fleet.begin("ask", USERS, 1)
+    wait_until(lambda: ledger.total > before)
+    act()
+    return sum(fleet.end(asking), Report())
+
+
 def test_restart_of_redis(fleet: Fleet, server: RedisServer, ledger: Ledger) -> None:
     """Redis stops and starts while all processes ask: no request fails, then all share again."""
     fleet.call("set", "BREAK_SECONDS", 0)
     total = fleet.ask(USERS)
     assert ledger.total == len(USERS)
-    for act in (server.stop, server.start):
-        fleet.advance(3500)
-        asking = fleet.begin("ask", USERS, 1)
-        act()
-        total += sum(fleet.end(asking), Report())
+    stopping = ask_and_interrupt(fleet, ledger, server.stop)
+    stopped = ledger.total
+    assert stopping.warnings > 0
+    assert stopped > 2 * len(USERS)  # sharing would have given no more
+    starting = ask_and_interrupt(fleet, ledger, server.start)
     before = ledger.total
-    assert before < len(USERS) * (1 + SIZE + SIZE)
+    assert starting.warnings > 0
+    assert before < stopped + SIZE * len(USERS)  # some are shared again
+    total += stopping + starting
     fleet.advance(3500)
     total += fleet.ask(USERS)
     fleet.call("set", "BREAK_SECONDS", 30)
     assert ledger.total == before + len(USERS)
     assert total.failures == []
     assert total.expired == 0
+
+
+def test_no_redis(fleet: Fleet, server: RedisServer, ledger: Ledger) -> None:
+    """Redis is down all the time: each process issues its own tokens, and warns once."""
+    server.stop()
+    total = Report()
+    for _ in range(3):
+        total += fleet.ask(USERS)
+        fleet.advance(3500)
+    assert total.failures == []
+    assert total.expired == 0
+    assert total.requests == 4800
+    assert total.warnings == SIZE
+    assert ledger.total == 4800
 
 
 def test_hanging_redis(processes: Fleet, join: Join, server: RedisServer, ledger: Ledger) -> None:
@@ -119,7 +145,7 @@ def test_killed_holders(fleet: Fleet, ledger: Ledger) -> None:
     for number in killed:
         fleet.call("hang_in_issue", USERS[number], ledger.path, who=[number])
         fleet.begin("ask", [USERS[number]], 1, who=[number])
-    run_async(turn_until(lambda: ledger.total == len(killed)))
+    wait_until(lambda: ledger.total == len(killed))
     asking = fleet.begin("ask", USERS, 1, who=others)
     for number in killed:
         fleet.kill(number)

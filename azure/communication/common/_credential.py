@@ -5,17 +5,15 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 from azure.core.credentials import AccessToken, AccessTokenInfo, TokenProvider, TokenRequestOptions
+from typing_extensions import Self  # azure-core has loaded it by now
 
 from ._engine import ABOARD, Engine, is_entra_form
 from ._refresh import Flight, Now, State, due_range
 from ._scheduler import scheduler
 from ._token import TokenLike
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 
 class _Flight(Flight):
@@ -150,8 +148,8 @@ class CommunicationTokenCredential(Engine):
         """Return a valid token, refreshing it first where needed.
 
         Returns at once while the token is fresh. In the last two minutes of its life one caller
-        blocks while it refreshes. Without a valid token, callers block until a refresh has ended,
-        for at most 60 seconds. Safe to call from several threads.
+        refreshes it and blocks for as long as that takes. Without a valid token, others wait for
+        it, for at most 60 seconds. Safe to call from several threads.
 
         :param str scopes: Accepted for azure-core's sake; the source of the tokens sets the scopes.
         :keyword claims: Claims of a challenge. They force one new token, and go on to the Entra
@@ -199,7 +197,7 @@ class CommunicationTokenCredential(Engine):
         """
         self._close()
 
-    def __enter__(self) -> "Self":
+    def __enter__(self) -> Self:
         self._check_open()
         return self
 
@@ -258,12 +256,9 @@ class CommunicationTokenCredential(Engine):
         """Refresh in the background. Called by the scheduler on a worker thread."""
         if self._entry:  # armed anew while it waited for a worker
             return
-        try:
-            turn = self._next(None, ahead=True)
-        except Exception:  # noqa: BLE001 - closed, or on hold: nobody is there to be told
-            return
-        if turn.is_pilot and turn.flight is not None:
-            self._fly(turn.flight, {})
+        flight = self._next_ahead()
+        if flight is not None:
+            self._fly(flight, {})
 
     def _arm(self, state: State, now: Now) -> None:
         scheduler().add(self, *due_range(state, now))

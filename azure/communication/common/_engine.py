@@ -82,6 +82,9 @@ def is_entra_form(
             "resource_endpoint, token_credential, scopes and the options of azure-core's pipeline"
         )
         raise TypeError(msg)
+    if callable(token):
+        msg = "token is a function: pass it as token_refresher"
+        raise TypeError(msg)
     if token_refresher is None:
         if token is None:
             msg = "pass a token, a token_refresher, or resource_endpoint and token_credential"
@@ -99,8 +102,8 @@ def is_entra_form(
             found = type(undecodable_token_lifetime).__name__
             msg = f"undecodable_token_lifetime must be a number of seconds, not {found}"
             raise TypeError(msg)
-        if not 0 < undecodable_token_lifetime <= LONGEST_LIFETIME_SECONDS:
-            msg = "undecodable_token_lifetime must be more than 0 seconds, and at most 100 years"
+        if not 1 <= undecodable_token_lifetime <= LONGEST_LIFETIME_SECONDS:
+            msg = "undecodable_token_lifetime must be at least 1 second, and at most 100 years"
             raise ValueError(msg)
     return False
 
@@ -175,9 +178,9 @@ class Engine:
         It has no effect unless it is the token that the credential holds: when ten clients are
         refused the same token, one refresh follows. A token that is refused within 30 seconds of
         its issue counts as a failure; when several in a row are, the next refresh is held back for
-        up to 30 seconds, and until then ``get_token`` raises
-        ~azure.core.exceptions.ClientAuthenticationError. A static token cannot be replaced and
-        stays. Does not block; may be called from any thread.
+        up to 30 seconds, and until then ``get_token`` raises a
+        :class:`~azure.core.exceptions.ClientAuthenticationError`. A static token cannot be replaced
+        and stays. Does not block; may be called from any thread.
 
         :param str token: The token that was sent.
         """
@@ -227,9 +230,12 @@ class Engine:
         with self._guard():
             state, now = self._state, self._now()
             flight = self._find_flight(claims, now)
+            is_refresher = any(each in ABOARD.get() for each in self._flights)
             action = _refresh.decide(state, now, claims=claims, ahead=ahead, under_way=bool(flight))
             if action is Action.REFRESH and ahead and self._flights:
                 action = Action.WAIT  # even for an overdue one: it may occupy a worker
+            if is_refresher and action in (Action.REFRESH, Action.WAIT):
+                return Turn(token=self._token_for_refresher(state, now))
             if action is Action.REFRESH:
                 flight = self._flight_type(claims, now.mono, ahead=ahead)
                 self._flights = (*(f for f in self._flights if not f.is_overdue(now)), flight)
@@ -239,9 +245,19 @@ class Engine:
             return Turn(token=state.token)
         if action is Action.RAISE:
             self._raise(state, now)
-        if flight in ABOARD.get():
-            return Turn(token=self._token_for_refresher(state, now))
         return Turn(flight=flight, is_pilot=action is Action.REFRESH)
+
+    def _next_ahead(self) -> Flight | None:
+        """Tell the background which flight to fly, if any."""
+        try:
+            turn = self._next(None, ahead=True)
+        except Exception:  # noqa: BLE001 - closed, or on hold: nobody is there to be told
+            state, now = self._state, self._now()
+            if not state.closed:
+                hold = max(state.retry_at - now.mono, _refresh.RETRY_FLOOR_SECONDS)
+                self._arm(replace(state, due_on=now.wall + hold), now)
+            return None
+        return turn.flight if turn.is_pilot else None
 
     def _board(self, flight: Flight) -> None:
         """Note, under the lock, that the caller will wait for this flight."""
@@ -283,6 +299,7 @@ class Engine:
 
     def _land(self, flight: Flight, token: AccessToken | None, error: Exception | None) -> None:
         """Take in the outcome of a flight: a token, an error, or neither if it was given up."""
+        failure = None if error is None else _refresh.read_failure(error)
         with self._guard():
             is_late = flight not in self._flights
             self._flights = tuple(f for f in self._flights if f is not flight)
@@ -293,34 +310,38 @@ class Engine:
                 try:
                     _refresh.check_result(before, token, now)
                 except ValueError as exc:
-                    token, error = None, exc
+                    token, error, failure = None, exc, _refresh.Failure(exc)
             claims = None if is_late else flight.claims  # late, it counts only if it is newer
-            state = self._store(self._after(claims, token, None if is_late else error, now))
+            state = self._store(self._after(claims, token, None if is_late else failure, now))
             left = _refresh.life_left(state, now)
             if token is not None or (left > 0 and flight.claims is None):
                 flight.token = state.token
             else:
                 flight.error = error
         self._wake(flight)
-        if state is not before:
-            if state.due_on < _refresh.INFINITY:
-                self._arm(state, now)
-                if self._state.closed:  # meanwhile
-                    self._disarm()
-            if token is not None or error is not None:
-                self._report(flight, error, left, state.ask_on - now.wall)
+        # Also if nothing changed: the background may have come by while this flight was under way.
+        if state.due_on < _refresh.INFINITY and (state is not before or not self._entry):
+            self._arm(state, now)
+            if self._state.closed:  # meanwhile
+                self._disarm()
+        if state is not before and (token is not None or error is not None):
+            self._report(flight, error, left, state.ask_on - now.wall)
 
     def _after(
-        self, claims: str | None, token: AccessToken | None, error: Exception | None, now: Now
+        self,
+        claims: str | None,
+        token: AccessToken | None,
+        failure: _refresh.Failure | None,
+        now: Now,
     ) -> State:
         state = self._state
         if state.closed:
             return state
         if token is not None:
             return _refresh.succeed(state, token, now, claims, proactive=self._proactive)
-        if error is not None:
+        if failure is not None:
             return _refresh.fail(
-                state, error, now, claims, jitter=self._rand(), proactive=self._proactive
+                state, failure, now, claims, jitter=self._rand(), proactive=self._proactive
             )
         return _refresh.give_up(state, now)
 

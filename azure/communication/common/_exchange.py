@@ -15,6 +15,7 @@ refer to the response only if it is a refusal, and never to the Entra token.
 import json
 import re
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from azure.core.credentials import AccessToken, AccessTokenInfo, TokenRequestOptions
@@ -50,7 +51,7 @@ _ROUTES = {
 
 # All of it has to end within the 60 seconds that a refresh may take. azure-core's own defaults are
 # 300 seconds for each of both time-outs, ten retries, and a week for the whole.
-LONGEST_RETRY_AFTER_SECONDS = 15
+LONGEST_WAIT_SECONDS = 15
 _OPTIONS = {
     "connection_timeout": 10,
     "read_timeout": 10,
@@ -169,7 +170,7 @@ class PatientRetries(RetryPolicyBase):
 
     def is_retry(self, settings: Any, response: Any) -> bool:
         wait = self.get_retry_after(response) or 0
-        return wait <= LONGEST_RETRY_AFTER_SECONDS and super().is_retry(settings, response)
+        return wait <= LONGEST_WAIT_SECONDS and super().is_retry(settings, response)
 
 
 def _read_scopes(scopes: Any) -> tuple[tuple[str, ...], str]:
@@ -217,9 +218,15 @@ def _refusal(response: Any, entra_token: str) -> HttpResponseError:
     status = response.status_code
     kind = ClientAuthenticationError if status in (401, 403) else HttpResponseError
     msg = f"The exchange of the Entra token was answered with status {status}"
-    if status >= 400 and entra_token.encode() not in response.content:  # some services echo
-        return kind(msg, response)
-    return _without_response(kind, msg, response)
+    if status < 400 or entra_token.encode() in response.content:  # some services echo
+        return _without_response(kind, msg, response)
+    error = kind(msg, response)
+    # The transport's own response leads to its own request, with the Entra token in it.
+    stand_in: Any = SimpleNamespace(
+        status_code=status, reason=response.reason, headers=response.headers
+    )
+    error.response = stand_in
+    return error
 
 
 def _without_response(

@@ -25,6 +25,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+from azure.core.credentials import AzureKeyCredential  # noqa: TC002 - for get_type_hints()
 from azure.core.exceptions import ClientAuthenticationError
 from azure.core.pipeline.policies import SansIOHTTPPolicy
 from azure.core.rest import HttpRequest
@@ -34,7 +35,6 @@ from ._connection import as_key_credential, parse_access_key, parse_endpoint
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from azure.core.credentials import AzureKeyCredential
     from azure.core.pipeline import PipelineRequest
 
 # A URL that goes out as it is, through requests always, through aiohttp if it has no escapes: no

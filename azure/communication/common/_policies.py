@@ -98,7 +98,7 @@ class _BearerTokenPolicy(BearerTokenCredentialPolicy[Any, Any]):
         if "WWW-Authenticate" in response.http_response.headers:
             try:
                 if self.on_challenge(request, response):  # for claims
-                    return True
+                    return sent_token(request) != sent
             except Exception as error:
                 raise error from HttpResponseError(response=response.http_response)
         try:

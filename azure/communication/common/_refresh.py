@@ -120,6 +120,13 @@ class Flight:
         return now.mono >= self.started_at + FLIGHT_SECONDS or self.is_lost()
 
 
+class Failure(NamedTuple):
+    """Why a refresh failed, and for how many seconds the issuer asked to be left alone."""
+
+    error: Exception
+    wait: float = 0.0
+
+
 class Action(enum.Enum):
     """What a caller does next."""
 
@@ -254,12 +261,12 @@ def succeed(
 
 
 def fail(
-    state: State, error: Exception, now: Now, claims: str | None, *, jitter: float, proactive: bool
+    state: State, failure: Failure, now: Now, claims: str | None, *, jitter: float, proactive: bool
 ) -> State:
     """Return the state after a failed refresh.
 
     :param State state: What was known before.
-    :param Exception error: Why it failed.
+    :param Failure failure: Why it failed.
     :param Now now: The time.
     :param claims: The claims it was for. Their failure says nothing about a valid token.
     :type claims: str or None
@@ -269,10 +276,10 @@ def fail(
     :rtype: State
     """
     left = life_left(state, now)
-    wait = _retry_after(error)
+    error, wait = failure
     if left > 0:
         if wait:
-            state = replace(state, retry_at=now.mono + wait, error=detached(error))
+            state = replace(state, retry_at=now.mono + wait, error=error)
         return state if claims is not None else _postpone(state, left, now, wait)
     failures = state.failures + 1
     hold = max(_hold(failures, jitter), wait)
@@ -280,7 +287,7 @@ def fail(
         state,
         failures=failures,
         retry_at=now.mono + hold,
-        error=detached(error),
+        error=error,
         due_on=now.wall + max(RETRY_FLOOR_SECONDS, hold) if proactive else INFINITY,
     )
 
@@ -325,22 +332,37 @@ def refresh_on(state: State, token: AccessToken) -> int:
     return int(min(state.ask_on, latest)) if state.token is token else latest
 
 
+def read_failure(error: Exception) -> Failure:
+    """Return what is kept of a refresher's exception. It runs code of the user's."""
+    return Failure(detached(error), _retry_after(error))
+
+
 def detached(error: Exception) -> Exception:
     """Return a copy of an exception without its traceback, to keep or to raise elsewhere.
 
     Raising one object from several threads would have each of them lengthen the same traceback, and
     a kept traceback holds every variable of its frames alive.
     """
-    try:
-        twin = copy.copy(error)
-        if type(twin) is not type(error) or str(twin) != str(error):
-            raise TypeError
-    except Exception:  # noqa: BLE001 - it cannot be copied, or not even be printed
+    twin: Exception
+    for duplicate in (copy.copy, _copy_without_constructor):
+        try:
+            twin = duplicate(error)
+            if type(twin) is type(error) and str(twin) == str(error):
+                break
+        except Exception:  # noqa: BLE001, S112 - it cannot be copied so, or not even be printed
+            continue
+    else:
         twin = ClientAuthenticationError(message=_describe(error))
     twin.__traceback__ = None
     notes = vars(twin).get("__notes__")
     if notes is not None:  # or a note on one would be a note on all
         vars(twin)["__notes__"] = list(notes)
+    return twin
+
+
+def _copy_without_constructor(error: Exception) -> Exception:
+    twin = type(error).__new__(type(error), *error.args)
+    vars(twin).update(vars(error))
     return twin
 
 
@@ -374,9 +396,10 @@ def _hold(nth: int, jitter: float) -> float:
 
 def _retry_after(error: Exception) -> float:
     """Return the seconds that an HTTP error asks to wait (RFC 9110, section 10.2.3), or 0."""
-    headers: Any = getattr(getattr(error, "response", None), "headers", None) or {}
+    response: Any
     try:
-        wait = int(headers.get("Retry-After", 0))
-    except (AttributeError, TypeError, ValueError):  # an HTTP date, or no HTTP error at all
+        response = error.response  # type: ignore[attr-defined]
+        wait = int(response.headers.get("Retry-After", 0))
+    except Exception:  # noqa: BLE001 - no HTTP error at all, or an HTTP date
         return 0.0
     return min(max(wait, 0), LONGEST_RETRY_AFTER_SECONDS)

@@ -10,18 +10,16 @@ import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 from azure.core.credentials import AccessToken, AccessTokenInfo, TokenRequestOptions
 from azure.core.credentials_async import AsyncTokenProvider
+from typing_extensions import Self  # azure-core has loaded it by now
 
 from .._engine import ABOARD, Engine, is_entra_form, overdue
 from .._refresh import FLIGHT_SECONDS, INFINITY, Flight, Now, State, due_range
 from .._token import TokenLike
 from ._scheduler import scheduler
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 Loop = asyncio.AbstractEventLoop
 
@@ -209,7 +207,7 @@ class CommunicationTokenCredential(Engine):
         """
         self._close()
 
-    async def __aenter__(self) -> "Self":
+    async def __aenter__(self) -> Self:
         self._check_open()
         self._settle_in()
         return self
@@ -268,14 +266,8 @@ class CommunicationTokenCredential(Engine):
 
     def _refresh_ahead(self) -> "asyncio.Task[None] | None":
         """Refresh in the background. Called by the scheduler on the loop where it is armed."""
-        try:
-            turn = self._next(None, ahead=True)
-        except Exception:  # noqa: BLE001 - closed, or on hold: nobody is there to be told
-            return None
-        if not turn.is_pilot:
-            return None
-        assert isinstance(turn.flight, _Flight)
-        return self._take_off(turn.flight, {})
+        flight = self._next_ahead()
+        return self._take_off(flight, {}) if isinstance(flight, _Flight) else None
 
     def _settle_in(self) -> None:
         """Arm on the running loop, unless the credential is armed on one that still runs."""

@@ -36,7 +36,8 @@ def get_authentication_policy(
     With a token credential, a request that is answered with 401 has the token that it carried
     invalidated, if the credential has ``invalidate_token``, and is sent once more if there is
     another token and the body can be read again. The answer to that is the caller's, as is the 401
-    if there was no other try. The credential is awaited; it never blocks the event loop.
+    if there was no other try. The credential is awaited; a synchronous one would block the event
+    loop.
 
     Make one for each client, for azure-core links a policy to the pipeline that it is part of. With
     a token credential it belongs to one event loop, as the client does.
@@ -100,7 +101,7 @@ class _AsyncBearerTokenPolicy(AsyncBearerTokenCredentialPolicy[Any, Any]):
         if "WWW-Authenticate" in response.http_response.headers:
             try:
                 if await self.on_challenge(request, response):  # for claims
-                    return True
+                    return sent_token(request) != sent
             except Exception as error:
                 raise error from HttpResponseError(response=response.http_response)
         try:
