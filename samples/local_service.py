@@ -35,6 +35,7 @@ import hmac
 import json
 import math
 import secrets
+import signal
 import ssl
 import tempfile
 import threading
@@ -786,6 +787,8 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0, help="any free one unless given")
     parser.add_argument("--token-lifetime", type=float, default=86400, metavar="SECONDS")
     options = parser.parse_args()
+    # A shell that starts it in the background has it ignore the signal otherwise.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with LocalService(port=options.port, token_lifetime=options.token_lifetime) as service:
         # The key was made for this run, opens nothing else and dies with it: showing it is safe.
         print(f"endpoint: {service.endpoint}")
