@@ -18,7 +18,7 @@ LAYERS = {
     ],
     "engine": ["_engine", "_scheduler", "aio._scheduler"],
     "rules": ["_refresh", "_exchange", "_bearer", "_hmac", "_serialization"],
-    "values": ["_identifiers", "_token", "_connection", "_version"],
+    "values": ["_identifiers", "_token", "_connection", "_forms", "_version"],
 }  # fmt: skip
 RANKS = {name: rank for rank, names in enumerate(LAYERS.values()) for name in names}
 

@@ -10,7 +10,8 @@ from typing import Any, overload
 from azure.core.credentials import AccessToken, AccessTokenInfo, TokenProvider, TokenRequestOptions
 from typing_extensions import Self  # azure-core has loaded it by now
 
-from ._engine import ABOARD, Engine, is_entra_form
+from ._engine import ABOARD, Engine
+from ._forms import is_entra_form
 from ._refresh import Flight, Now, State, due_range
 from ._scheduler import scheduler
 from ._token import TokenLike
