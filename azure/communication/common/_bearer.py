@@ -8,6 +8,7 @@ credential or a policy holds by now.
 import inspect
 from typing import Any
 
+from azure.core.credentials import TokenRequestOptions
 from azure.core.pipeline import PipelineRequest
 
 from ._connection import is_token_credential
@@ -51,6 +52,13 @@ def can_be_sent_again(http_request: Any) -> bool:
     return not files and (
         body is None or isinstance(body, (str, bytes, bytearray, memoryview, dict))
     )
+
+
+def ask(credential: Any, scopes: tuple[str, ...], options: TokenRequestOptions) -> Any:
+    """Ask a credential for a token by the method that it has; its answer may be an awaitable."""
+    if hasattr(credential, "get_token_info"):
+        return credential.get_token_info(*scopes, options=options)
+    return credential.get_token(*scopes, **options)
 
 
 def invalidate(credential: Any, token: str) -> None:

@@ -7,7 +7,7 @@ from azure.core import PipelineClient
 from azure.core.credentials import AccessToken, TokenRequestOptions
 from azure.core.pipeline.policies import BearerTokenCredentialPolicy, RetryPolicy
 
-from ._bearer import check_token_credential
+from ._bearer import ask, check_token_credential
 from ._exchange import RETRY_METHODS, Exchange, PatientRetries
 
 
@@ -58,10 +58,7 @@ class _EntraCredential:
     def get_token_info(self, *scopes: str, options: TokenRequestOptions | None = None) -> Any:
         if self.token is None or options:
             asked: TokenRequestOptions = {**self._options, **(options or {})}
-            if hasattr(self._credential, "get_token_info"):
-                self.token = self._credential.get_token_info(*scopes, options=asked)
-            else:
-                self.token = self._credential.get_token(*scopes, **asked)
+            self.token = ask(self._credential, scopes, asked)
         return self.token
 
 

@@ -8,7 +8,7 @@ from azure.core import AsyncPipelineClient
 from azure.core.credentials import AccessToken, TokenRequestOptions
 from azure.core.pipeline.policies import AsyncBearerTokenCredentialPolicy, AsyncRetryPolicy
 
-from .._bearer import check_token_credential
+from .._bearer import ask, check_token_credential
 from .._exchange import RETRY_METHODS, Exchange, PatientRetries
 
 
@@ -59,10 +59,7 @@ class _EntraCredential:
     async def get_token_info(self, *scopes: str, options: TokenRequestOptions | None = None) -> Any:
         if self.token is None or options:
             asked: TokenRequestOptions = {**self._options, **(options or {})}
-            if hasattr(self._credential, "get_token_info"):
-                answer = self._credential.get_token_info(*scopes, options=asked)
-            else:
-                answer = self._credential.get_token(*scopes, **asked)
+            answer = ask(self._credential, scopes, asked)
             self.token = await answer if inspect.isawaitable(answer) else answer
         return self.token
 
