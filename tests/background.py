@@ -13,8 +13,9 @@ from contextvars import Context
 from typing import Any
 
 import pytest
-from azure.communication.common import _scheduler
-from azure.communication.common._scheduler import Reference, Scheduler, Workers
+from azure.communication.common._schedule import Reference
+from azure.communication.common._sync import _scheduler
+from azure.communication.common._sync._scheduler import Scheduler, Workers
 from azure.communication.common.aio import _scheduler as _aio_scheduler
 from azure.communication.common.aio._scheduler import LoopScheduler
 

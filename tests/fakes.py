@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar
 
 import pytest
 from azure.communication.common._engine import Engine
-from azure.communication.common._scheduler import Scheduler, _schedulers
+from azure.communication.common._sync._scheduler import Scheduler, _schedulers
 
 DEADLINE = 30  # seconds of real time that pass only where a test fails
 

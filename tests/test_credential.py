@@ -10,7 +10,7 @@ import time
 import pytest
 from azure.communication.common import AzureCommunicationTokenCredential, aio
 from azure.communication.common import CommunicationTokenCredential as Sync
-from azure.communication.common._scheduler import Workers
+from azure.communication.common._sync._scheduler import Workers
 from azure.core.credentials import (
     AccessToken,
     AccessTokenInfo,

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from azure.communication.common import CommunicationTokenCredential, _scheduler, aio
-from azure.communication.common._scheduler import Scheduler
+from azure.communication.common import CommunicationTokenCredential, aio
+from azure.communication.common._sync import _scheduler
+from azure.communication.common._sync._scheduler import Scheduler
 
 from fakes import (
     DEADLINE,

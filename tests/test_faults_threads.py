@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from azure.communication.common import CommunicationTokenCredential, _scheduler
+from azure.communication.common import CommunicationTokenCredential
+from azure.communication.common._sync import _scheduler
 from azure.core.credentials import AccessToken, AccessTokenInfo
 
 from fakes import (

@@ -12,18 +12,20 @@ from azure.communication import common
 
 # From the top down.
 LAYERS = {
-    "doors": ["__init__", "aio"],
+    "doors": ["__init__", "aio", "_sync"],
+    "hooks": ["_pydantic"],
     "drivers": [
-        "_credential", "_entra", "_policies", "aio._credential", "aio._entra", "aio._policies"
+        "_sync._credential", "_sync._entra", "_sync._policies", "_sync._scheduler",
+        "aio._credential", "aio._entra", "aio._policies", "aio._scheduler",
     ],
-    "engine": ["_engine", "_scheduler", "aio._scheduler"],
+    "state": ["_engine", "_schedule"],
     "rules": ["_refresh", "_exchange", "_bearer", "_hmac", "_serialization"],
-    "values": ["_identifiers", "_token", "_connection", "_forms", "_version"],
+    "values": ["_identifiers", "_token", "_connection", "_arguments", "_version"],
 }  # fmt: skip
 RANKS = {name: rank for rank, names in enumerate(LAYERS.values()) for name in names}
 
 # pydantic calls from below, long after both modules have been loaded.
-UPWARD = {("_identifiers", "_serialization")}
+UPWARD = {("_identifiers", "_pydantic")}
 
 # The pipeline hands a policy no time, so signing has a clock of its own, which `now` replaces.
 HAS_A_CLOCK = {"_hmac"}
@@ -31,14 +33,15 @@ HAS_A_CLOCK = {"_hmac"}
 ROOT = Path(common.__file__).parent
 PACKAGE = "azure.communication.common"
 FILES = {
-    ".".join(path.relative_to(ROOT).with_suffix("").parts).replace("aio.__init__", "aio"): path
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).replace(".__init__", ""): path
     for path in ROOT.rglob("*.py")
 }
 
 
 def imports(module: str) -> set[str]:
     """Return the full name of all that a module imports, anywhere in its text."""
-    package = [*PACKAGE.split("."), "aio"] if module.startswith("aio") else PACKAGE.split(".")
+    folder = module.partition(".")[0]
+    package = [*PACKAGE.split("."), *([folder] if folder in ("aio", "_sync") else [])]
     found = set()
     for node in ast.walk(ast.parse(FILES[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -80,7 +83,7 @@ def test_no_module_imports_itself_by_a_detour() -> None:
         for module in FILES
     }
     order = list(TopologicalSorter(graph).static_order())
-    assert order.index("_refresh") < order.index("_engine") < order.index("_credential")
+    assert order.index("_refresh") < order.index("_engine") < order.index("_sync._credential")
 
 
 @pytest.mark.parametrize("module", LAYERS["drivers"])

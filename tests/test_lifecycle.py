@@ -4,9 +4,10 @@ import asyncio
 import contextlib
 
 import pytest
-from azure.communication.common import CommunicationTokenCredential, _credential, _refresh, aio
+from azure.communication.common import CommunicationTokenCredential, _refresh, aio
 from azure.communication.common._refresh import Action, Now, State
-from azure.communication.common._scheduler import Scheduler
+from azure.communication.common._sync import _credential
+from azure.communication.common._sync._scheduler import Scheduler
 from azure.communication.common._token import read_token
 from azure.communication.common.aio import _credential as _aio_credential
 from azure.communication.common.aio._scheduler import LoopScheduler

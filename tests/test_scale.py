@@ -11,9 +11,11 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import pytest
-from azure.communication.common import CommunicationTokenCredential, _scheduler, aio
+from azure.communication.common import CommunicationTokenCredential, _schedule, aio
 from azure.communication.common._engine import Engine
-from azure.communication.common._scheduler import Scheduler, Workers
+from azure.communication.common._schedule import Reference
+from azure.communication.common._sync import _scheduler
+from azure.communication.common._sync._scheduler import Scheduler, Workers
 from azure.communication.common.aio import _scheduler as _aio_scheduler
 from azure.core.credentials import AccessToken
 
@@ -253,7 +255,7 @@ def test_many_that_go_away_on_one_loop(clock: Clock) -> None:
 def threads(monkeypatch: pytest.MonkeyPatch) -> ThreadWatch:
     """Watch the threads; they end soon, for seconds have become a hundred times shorter."""
     monkeypatch.setattr(_scheduler, "IDLE_SECONDS", 0.1)
-    monkeypatch.setattr(_scheduler, "CLOCK_CHECK_SECONDS", 0.3)
+    monkeypatch.setattr(_schedule, "CLOCK_CHECK_SECONDS", 0.3)
     return ThreadWatch()
 
 
@@ -293,7 +295,7 @@ class CountingWorkers(Workers):
         super().__init__()
         self.given = 0
 
-    def run(self, reference: _scheduler.Reference) -> None:
+    def run(self, reference: Reference) -> None:
         """Hand a credential over."""
         self.given += 1
         super().run(reference)

@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from azure.communication.common import _scheduler
-from azure.communication.common._scheduler import Schedule, Scheduler, Workers, scheduler
+from azure.communication.common import _schedule
+from azure.communication.common._schedule import Schedule
+from azure.communication.common._sync import _scheduler
+from azure.communication.common._sync._scheduler import Scheduler, Workers, scheduler
 from azure.communication.common.aio import _scheduler as _aio_scheduler
 from azure.communication.common.aio._scheduler import LoopScheduler
 
@@ -290,7 +292,7 @@ def test_one_look_is_limited(clock: Clock, schedule: Schedule) -> None:
 def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadWatch]:
     """Watch the threads that the test starts; they end soon, for they are idle for a moment."""
     monkeypatch.setattr(_scheduler, "IDLE_SECONDS", 0.01)
-    monkeypatch.setattr(_scheduler, "CLOCK_CHECK_SECONDS", 0.01)
+    monkeypatch.setattr(_schedule, "CLOCK_CHECK_SECONDS", 0.01)
     watch = ThreadWatch()
     yield watch
     watch.wait_for_end()
@@ -341,7 +343,7 @@ def test_an_item_that_is_due_earlier_wakes_the_thread(
     clock: Clock, threads: ThreadWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The thread does not sleep on until what was the next one."""
-    monkeypatch.setattr(_scheduler, "CLOCK_CHECK_SECONDS", HOUR)
+    monkeypatch.setattr(_schedule, "CLOCK_CHECK_SECONDS", HOUR)
     called = threading.Event()
     scheduler = Scheduler(clock.wall, clock.mono)
     first = add(scheduler, Item(), clock.wall() + HOUR)
@@ -349,7 +351,7 @@ def test_an_item_that_is_due_earlier_wakes_the_thread(
     assert called.wait(DEADLINE)
     assert (first._entry != 0, second._entry) == (True, 0)
     scheduler.remove(first)
-    monkeypatch.setattr(_scheduler, "CLOCK_CHECK_SECONDS", 0.01)
+    monkeypatch.setattr(_schedule, "CLOCK_CHECK_SECONDS", 0.01)
     add(scheduler, Item(), clock.wall())  # has the thread look
 
 

@@ -11,7 +11,6 @@ from ._version import VERSION as __version__  # noqa: N811 - the name that tools
 
 if TYPE_CHECKING:
     from ._connection import parse_client_arguments, parse_connection_string
-    from ._credential import AzureCommunicationTokenCredential, CommunicationTokenCredential
     from ._hmac import HMACCredentialsPolicy
     from ._identifiers import (
         CommunicationCloudEnvironment,
@@ -30,8 +29,9 @@ if TYPE_CHECKING:
         UnknownIdentifier,
         identifier_from_raw_id,
     )
-    from ._policies import get_authentication_policy
     from ._serialization import deserialize_identifier, serialize_identifier
+    from ._sync._credential import AzureCommunicationTokenCredential, CommunicationTokenCredential
+    from ._sync._policies import get_authentication_policy
 
 __all__ = [
     "AzureCommunicationTokenCredential",
@@ -62,11 +62,11 @@ __all__ = [
 
 # Where the names live that are not identifiers; everything else in __all__ is one.
 _HOMES = {
-    "AzureCommunicationTokenCredential": "_credential",
-    "CommunicationTokenCredential": "_credential",
+    "AzureCommunicationTokenCredential": "_sync._credential",
+    "CommunicationTokenCredential": "_sync._credential",
     "HMACCredentialsPolicy": "_hmac",
     "deserialize_identifier": "_serialization",
-    "get_authentication_policy": "_policies",
+    "get_authentication_policy": "_sync._policies",
     "parse_client_arguments": "_connection",
     "parse_connection_string": "_connection",
     "serialize_identifier": "_serialization",

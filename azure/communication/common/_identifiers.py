@@ -95,13 +95,13 @@ def _text(name: str, value: object) -> str:
 
 def _core_schema(cls: type, source: Any, handler: Any) -> Any:
     # The one import that points up: who imports identifiers does not pay for what pydantic asks.
-    from ._serialization import pydantic_core_schema
+    from ._pydantic import pydantic_core_schema
 
     return pydantic_core_schema(cls)
 
 
 def _json_schema(cls: type, schema: Any, handler: Any) -> Any:
-    from ._serialization import pydantic_json_schema
+    from ._pydantic import pydantic_json_schema
 
     return pydantic_json_schema(cls, handler.mode)
 

@@ -1,12 +1,11 @@
-"""Identifiers as the REST API's JSON has them, and what pydantic is told about that.
+"""Identifiers as the REST API's JSON has them.
 
 ``{"rawId": …}`` and beside it one member, named for the kind, that holds the properties.
 Names are those of the models in camel case, so they are derived and not listed.
 """
 
 from collections.abc import Mapping
-from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from ._identifiers import (
     CommunicationCloudEnvironment,
@@ -23,18 +22,17 @@ from ._identifiers import (
     TeamsExtensionUserIdentifier,
     TeamsExtensionUserProperties,
     UnknownIdentifier,
-    identifier_from_raw_id,
     parse_cloud,
 )
 
 
-def _camel(name: str) -> str:
+def camel(name: str) -> str:
     first, *others = name.split("_")
     return first + "".join(map(str.capitalize, others))
 
 
-_MODELS: dict[str, tuple[Any, Any]] = {
-    _camel(cls.kind): (cls, properties)
+MODELS: dict[str, tuple[Any, Any]] = {
+    camel(cls.kind): (cls, properties)
     for cls, properties in (
         (CommunicationUserIdentifier, CommunicationUserProperties),
         (PhoneNumberIdentifier, PhoneNumberProperties),
@@ -45,7 +43,7 @@ _MODELS: dict[str, tuple[Any, Any]] = {
 }
 
 # The REST API documents "false if missing" and "public if missing", as the constructors have it.
-_OPTIONAL = frozenset({"is_anonymous", "cloud"})
+OPTIONAL = frozenset({"is_anonymous", "cloud"})
 
 
 def serialize_identifier(identifier: CommunicationIdentifier) -> dict[str, Any]:
@@ -57,7 +55,7 @@ def serialize_identifier(identifier: CommunicationIdentifier) -> dict[str, Any]:
     :rtype: dict[str, any]
     :raises TypeError: If ``identifier`` is not an identifier.
     """
-    if not _is_identifier(identifier):
+    if not is_identifier(identifier):
         msg = (
             "identifier must have raw_id, kind and properties, and a "
             f"{type(identifier).__name__} does not; identifier_from_raw_id() reads a raw id"
@@ -65,15 +63,15 @@ def serialize_identifier(identifier: CommunicationIdentifier) -> dict[str, Any]:
         raise TypeError(msg)
     wire: dict[str, Any] = {"rawId": identifier.raw_id}
     if identifier.kind != CommunicationIdentifierKind.UNKNOWN:
-        wire[_camel(identifier.kind)] = {
-            _camel(name): _wire_cloud(value) if name == "cloud" else value
+        wire[camel(identifier.kind)] = {
+            camel(name): _wire_cloud(value) if name == "cloud" else value
             for name, value in identifier.properties.items()
             if value is not None
         }
     return wire
 
 
-def _is_identifier(value: object) -> bool:
+def is_identifier(value: object) -> bool:
     # A model class has the protocol's attributes too, as properties.
     return isinstance(value, CommunicationIdentifier) and isinstance(value.raw_id, str)
 
@@ -104,29 +102,29 @@ def deserialize_identifier(wire: Mapping[str, Any]) -> CommunicationIdentifier:
         msg = f"wire must be a mapping, the decoded JSON object, not {type(wire).__name__}"
         raise TypeError(msg)
     raw_id = _member(wire, "rawId", str)
-    models = [name for name in _MODELS if wire.get(name) is not None]
+    models = [name for name in MODELS if wire.get(name) is not None]
     if len(models) > 1:
         msg = f"an identifier has one model, not several: {', '.join(models)}"
         raise ValueError(msg)
     if models:
         return _read_model(models[0], wire, raw_id)
     if raw_id is None:
-        msg = f"an identifier has the member rawId or one of {', '.join(_MODELS)}"
+        msg = f"an identifier has the member rawId or one of {', '.join(MODELS)}"
         raise ValueError(msg)
     return UnknownIdentifier(raw_id)
 
 
 def _read_model(name: str, wire: Mapping[str, Any], raw_id: str | None) -> CommunicationIdentifier:
     model = _member(wire, name, Mapping)
-    cls = _MODELS[name][0]
+    cls = MODELS[name][0]
     arguments = {}
     for argument in cls.__match_args__:
-        member = _camel(argument)
+        member = camel(argument)
         expected = bool if argument == "is_anonymous" else str
         value = _member(model, member, expected, of=f"{name}.")
         if value is not None:
             arguments[argument] = value
-        elif argument not in _OPTIONAL:
+        elif argument not in OPTIONAL:
             msg = f"the member {name}.{member} is missing"
             raise ValueError(msg)
     identifier: CommunicationIdentifier = cls(**arguments, raw_id=raw_id)
@@ -144,65 +142,3 @@ def _member(wire: Mapping[str, Any], name: str, expected: Any, of: str = "") -> 
         msg = f"the member {of}{name} must be a JSON {_JSON_TYPES[expected]}, not {came}"
         raise ValueError(msg)
     return value
-
-
-def pydantic_core_schema(cls: type) -> dict[str, Any]:
-    """Return pydantic's schema of a model class, or of the protocol: a plain dict."""
-    return {
-        "type": "function-plain",
-        "function": {"type": "no-info", "function": partial(_validate, cls)},
-        "serialization": {"type": "function-plain", "function": serialize_identifier},
-    }
-
-
-def _validate(cls: type, value: object) -> Any:
-    if _is_identifier(value):
-        if isinstance(value, cls):
-            return value
-        value = serialize_identifier(cast("CommunicationIdentifier", value))  # an SDK's own
-    if isinstance(value, str):
-        identifier = identifier_from_raw_id(value)
-    elif isinstance(value, Mapping):
-        identifier = deserialize_identifier(value)
-    else:
-        # pydantic turns a ValueError into its ValidationError, and lets a TypeError pass.
-        msg = f"expected an identifier, a raw id or its JSON, not {type(value).__name__}"
-        raise ValueError(msg)  # noqa: TRY004
-    if not isinstance(identifier, cls):
-        msg = f"expected a raw id or JSON of {cls.__name__}, not of {type(identifier).__name__}"
-        raise ValueError(msg)  # noqa: TRY004
-    return identifier
-
-
-def pydantic_json_schema(cls: type, mode: str) -> dict[str, Any]:
-    """Return the JSON schema of what pydantic reads ("validation") or writes ("serialization")."""
-    any_kind = cls is CommunicationIdentifier
-    forms = [
-        _model_schema(name, properties, mode)
-        for name, (model, properties) in _MODELS.items()
-        if any_kind or model is cls
-    ]
-    if any_kind or not forms:
-        forms.append(_object_schema({"rawId": {"type": "string"}}, ["rawId"]))
-    if mode == "validation":
-        forms.insert(0, {"type": "string", "description": "A raw id."})
-    return {"title": cls.__name__, **(forms[0] if len(forms) == 1 else {"anyOf": forms})}
-
-
-def _model_schema(name: str, properties: Any, mode: str) -> dict[str, Any]:
-    optional = _OPTIONAL if mode == "validation" else frozenset()
-    model = _object_schema(
-        {
-            _camel(key): {"type": "boolean" if key == "is_anonymous" else "string"}
-            for key in properties.__annotations__
-        },
-        [_camel(key) for key in sorted(properties.__required_keys__ - optional)],
-    )
-    return _object_schema(
-        {"rawId": {"type": "string"}, name: model},
-        [name] if mode == "validation" else ["rawId", name],
-    )
-
-
-def _object_schema(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": required}

@@ -16,8 +16,8 @@ from azure.core.credentials import AccessToken, AccessTokenInfo, TokenRequestOpt
 from azure.core.credentials_async import AsyncTokenProvider
 from typing_extensions import Self  # azure-core has loaded it by now
 
+from .._arguments import is_entra_form
 from .._engine import ABOARD, Engine, overdue
-from .._forms import is_entra_form
 from .._refresh import FLIGHT_SECONDS, INFINITY, Flight, Now, State, due_range
 from .._token import TokenLike
 from ._scheduler import scheduler

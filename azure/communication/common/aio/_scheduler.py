@@ -14,7 +14,7 @@ import time
 import weakref
 from collections.abc import Callable
 
-from .._scheduler import Refreshable, Schedule
+from .._schedule import Refreshable, Schedule
 
 MAX_REFRESHES = 64
 

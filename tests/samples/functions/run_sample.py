@@ -2,7 +2,7 @@
 
 ::
 
-    python tests/functions/run_sample.py
+    python tests/samples/functions/run_sample.py
 
 The service behind it is the stand-in of ``samples/local_service.py``, in this process; its tokens
 live for six seconds. The worker runs in a process of its own, with the app settings as environment
@@ -18,7 +18,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, cast
 
-SAMPLES = Path(__file__).parents[2] / "samples"
+SAMPLES = Path(__file__).parents[3] / "samples"
 STARTED = time.time()
 
 

@@ -127,7 +127,7 @@ def test_cold_start_leaves_what_the_first_invocation_may_need(worker: Any, sampl
     modules = modules_at_load(sample)
     assert "azure.communication.common.aio._credential" in modules
     assert not modules & {
-        "azure.communication.common._entra",
+        "azure.communication.common._sync._entra",
         "azure.core.pipeline.transport._aiohttp",
         "cryptography",
         "jwt",

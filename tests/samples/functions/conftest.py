@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from functions_host import FunctionsHost
 
 HERE = Path(__file__).parent
-SAMPLE = HERE.parents[1] / "samples/azure_functions"
+SAMPLE = HERE.parents[2] / "samples/azure_functions"
 
 sys.path.insert(0, str(HERE))  # for functions_host and its like
 

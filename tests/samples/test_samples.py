@@ -10,7 +10,7 @@ import pytest
 
 from local_service import LocalService
 
-SAMPLES = Path(__file__).parents[1] / "samples"
+SAMPLES = Path(__file__).parents[2] / "samples"
 SERVER = "local_service.py"  # serves until it is stopped
 QUICKSTARTS = ["quickstart.py", "quickstart_async.py"]
 

@@ -8,9 +8,9 @@ from azure.core.exceptions import HttpResponseError
 from azure.core.pipeline import PipelineRequest, PipelineResponse
 from azure.core.pipeline.policies import BearerTokenCredentialPolicy
 
-from ._bearer import SCOPE, can_be_sent_again, check_token_credential, invalidate, sent_token
-from ._connection import as_key_credential, is_token_credential, parse_endpoint
-from ._hmac import HMACCredentialsPolicy, check_destination
+from .._bearer import SCOPE, can_be_sent_again, check_token_credential, invalidate, sent_token
+from .._connection import as_key_credential, is_token_credential, parse_endpoint
+from .._hmac import HMACCredentialsPolicy, check_destination
 
 _LOGGER = logging.getLogger(__name__)
 

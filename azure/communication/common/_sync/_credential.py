@@ -10,11 +10,11 @@ from typing import Any, overload
 from azure.core.credentials import AccessToken, AccessTokenInfo, TokenProvider, TokenRequestOptions
 from typing_extensions import Self  # azure-core has loaded it by now
 
-from ._engine import ABOARD, Engine
-from ._forms import is_entra_form
-from ._refresh import Flight, Now, State, due_range
+from .._arguments import is_entra_form
+from .._engine import ABOARD, Engine
+from .._refresh import Flight, Now, State, due_range
+from .._token import TokenLike
 from ._scheduler import scheduler
-from ._token import TokenLike
 
 
 class _Flight(Flight):

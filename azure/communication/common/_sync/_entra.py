@@ -7,8 +7,8 @@ from azure.core import PipelineClient
 from azure.core.credentials import AccessToken, TokenRequestOptions
 from azure.core.pipeline.policies import BearerTokenCredentialPolicy, RetryPolicy
 
-from ._bearer import ask, check_token_credential
-from ._exchange import RETRY_METHODS, Exchange, PatientRetries
+from .._bearer import ask, check_token_credential
+from .._exchange import RETRY_METHODS, Exchange, PatientRetries
 
 
 class EntraExchange(Exchange):

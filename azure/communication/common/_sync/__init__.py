@@ -1,0 +1,1 @@
+"""The drivers of the synchronous names; the package itself is their door."""
