@@ -17,8 +17,8 @@ import pytest
 from azure.communication import callautomation, chat, common
 from azure.core.credentials import AccessToken
 
-from fakes import Clock, Issuer, make_token, on_clock
 from interop.matrix import OTHERS, PACKAGES
+from scaffolding import Clock, Issuer, make_token, on_clock
 
 # Theirs ask the clock by what Python 3.12 deprecates, and have names that are deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:azure")

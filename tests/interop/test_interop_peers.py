@@ -34,10 +34,20 @@ from azure.communication.common import (
 from azure.core.credentials import AccessToken, AccessTokenInfo
 from azure.core.rest import HttpRequest
 
-from background import InlineWorkers, clock_loop, install, let_pass, threadless
 from fake_transport import WAYS, Answer, AsyncTwin, Way
-from fakes import Clock, Issuer, make_token, on_clock, run_async
 from local_service import LocalService
+from scaffolding import (
+    Clock,
+    InlineWorkers,
+    Issuer,
+    clock_loop,
+    install,
+    let_pass,
+    make_token,
+    on_clock,
+    run_async,
+    threadless,
+)
 
 # The incumbent calls what Python 3.12 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning")
