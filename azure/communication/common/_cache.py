@@ -113,13 +113,12 @@ class TokenCache:
         "_on_change",
         "_process",
         "clock",
+        "clocks",
         "entry",
         "loop",
-        "mono",
         "snapshot",
         "source",
         "waiters",
-        "wall",
     )
 
     def __init__(
@@ -134,7 +133,7 @@ class TokenCache:
     ) -> None:
         self.source = source
         self.clock = clock
-        self.wall, self.mono, _ = clock  # where the fast path finds them sooner
+        self.clocks = clock.wall, clock.mono  # as the fast path finds them soonest
         self.waiters: dict[object, Waiter] = {}
         self.entry = 0
         """The number of its live entry in a schedule, 0 if it has none."""
@@ -196,11 +195,14 @@ class TokenCache:
         """
         if refresh.deadline_at == INFINITY:
             return
-        jitter = self.clock.rand()
         now = self.clock.now()
-        before, after = self._replace(
-            lambda state: _refresh.complete(state, now, refresh, outcome, jitter)
-        )
+        before = after = self.state
+        if not refresh.is_complete:
+            jitter = self.clock.rand()
+            before, after = self._replace(
+                lambda state: _refresh.complete(state, now, refresh, outcome, jitter)
+            )
+            refresh.is_complete = True
         self.changed()
         self.wake_all()
         if before is not after and not after.closed:
@@ -265,7 +267,7 @@ class TokenCache:
     def read(self, value: Any) -> AccessToken | Exception:
         """Turn what the source returned into a token, or the error that says what is wrong."""
         try:
-            return read_token(value, self.wall(), self._lifetime, "The result of token_refresher")
+            return read_token(value, self.clock.wall(), self._lifetime, "The result of token_refresher")
         except (TypeError, ValueError) as error:
             return error.with_traceback(None)  # its frames hold the token
 
@@ -303,9 +305,11 @@ class TokenCache:
     def _report_static(self, state: State) -> None:
         """Say once that a static token has expired."""
         assert state.token is not None
-        if state.reported or self.wall() < state.token.expires_on:
+        if self.clock.wall() < state.token.expires_on:
             return
-        self._replace(lambda state: replace(state, reported=True))
+        before, after = self._replace(lambda s: s if s.reported else replace(s, reported=True))
+        if before is after:
+            return
         _LOGGER.warning(
             "The token has expired and cannot be refreshed, so requests will be refused: pass a "
             "token_refresher to the credential, or create a new one with a new token"

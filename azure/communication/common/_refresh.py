@@ -94,6 +94,7 @@ class Refresh:
         "deadline_at",
         "error",
         "expires_at",
+        "is_complete",
         "number",
         "process",
         "token",
@@ -106,6 +107,7 @@ class Refresh:
         self.deadline_at = INFINITY
         """When it is overdue, by the monotonic clock; infinite until it is in flight."""
         self.process = 0
+        self.is_complete = False
         self.token: AccessToken | None = None
         """What it brought, for those who asked for its claims."""
         self.expires_at = -INFINITY
@@ -396,12 +398,12 @@ def complete(state: State, now: Now, refresh: Refresh, outcome: Outcome, jitter:
     if isinstance(outcome, AccessToken):
         outcome = _check_token(before, outcome, now)
     if isinstance(outcome, AccessToken):
-        refresh.token = outcome
+        refresh.token, refresh.error = outcome, None
         refresh.expires_at = now.mono + outcome.expires_on - now.wall
         return _succeed(state, outcome, now, None if is_late else refresh.claims, is_late=is_late)
     if outcome is None:
         return state if is_late else _abandon(state, now)
-    refresh.error = outcome
+    refresh.token, refresh.error = None, outcome
     return state if is_late else _fail(state, outcome, now, refresh.claims, jitter)
 
 

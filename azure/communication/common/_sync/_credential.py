@@ -167,9 +167,10 @@ class CommunicationTokenCredential(CachedTokenCredential):
         # The keywords have no names here: three defaults would make this path slower by a tenth.
         cache = self._cache
         snapshot = cache.snapshot
+        wall, mono = cache.clocks
         if (
-            cache.wall() < snapshot.fresh_on
-            and cache.mono() < snapshot.fresh_at
+            wall() < snapshot.fresh_on
+            and mono() < snapshot.fresh_at
             and not snapshot.next
             and not kwargs
         ):

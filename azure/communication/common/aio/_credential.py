@@ -171,9 +171,10 @@ class CommunicationTokenCredential(CachedTokenCredential):
         """
         cache = self._cache
         snapshot = cache.snapshot
+        wall, mono = cache.clocks
         if (
-            cache.wall() < snapshot.fresh_on
-            and cache.mono() < snapshot.fresh_at
+            wall() < snapshot.fresh_on
+            and mono() < snapshot.fresh_at
             and not snapshot.next
             and not kwargs
             and (cache.loop is None or cache.loop() is running_loop())
