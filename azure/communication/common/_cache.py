@@ -75,18 +75,22 @@ class Waiter(Protocol):
 class Snapshot:
     """A state, and what ``get_token`` needs of it; it is current until another one follows it."""
 
-    __slots__ = ("fresh_at", "fresh_on", "next", "state", "token")
+    __slots__ = ("fast", "next", "state")
 
-    def __init__(self, state: State, *, fast: bool = True) -> None:
+    def __init__(self, state: State, clock: Clock, *, is_fast: bool = True) -> None:
         self.state = state
-        self.token = state.token
-        self.fresh_on = self.fresh_at = -INFINITY
-        """Until then, by both clocks, the token is returned without asking the rules."""
-        if state.token is not None and fast:
-            # Floats, for to compare a float with an int takes twice as long.
-            self.fresh_on = float(state.token.expires_on - state.next_left)
-            self.fresh_at = INFINITY if state.static else state.deadline_at - state.next_left
         self.next: dict[str, Snapshot] = {}
+        fresh_on = fresh_at = -INFINITY
+        if state.token is not None and is_fast:
+            # Floats, for to compare a float with an int takes twice as long.
+            fresh_on = float(state.token.expires_on - state.next_left)
+            fresh_at = INFINITY if state.static else state.deadline_at - state.next_left
+        self.fast: Fast = (clock.wall, clock.mono, fresh_on, fresh_at, state.token)
+
+
+Fast: TypeAlias = tuple[Callable[[], float], Callable[[], float], float, float, AccessToken | None]
+"""Both clocks, until when by both of them the token is returned without asking the rules, and the
+token: one tuple, for that is read soonest."""
 
 
 class TokenCache:
@@ -113,7 +117,6 @@ class TokenCache:
         "_on_change",
         "_process",
         "clock",
-        "clocks",
         "entry",
         "loop",
         "snapshot",
@@ -133,7 +136,6 @@ class TokenCache:
     ) -> None:
         self.source = source
         self.clock = clock
-        self.clocks = clock.wall, clock.mono  # as the fast path finds them soonest
         self.waiters: dict[object, Waiter] = {}
         self.entry = 0
         """The number of its live entry in a schedule, 0 if it has none."""
@@ -146,7 +148,7 @@ class TokenCache:
         if token is not None:
             now = clock.now()
             state = _refresh.start(state, read_token(token, now.wall, lifetime, "token"), now)
-        self.snapshot = Snapshot(state)
+        self.snapshot = Snapshot(state, clock)
 
     @property
     def state(self) -> State:
@@ -250,7 +252,7 @@ class TokenCache:
 
     def look_after_fork(self) -> None:
         """Have the next caller notice that this is a new process. Called in the child."""
-        self._replace(lambda state: state, anyway=True, fast=False)
+        self._replace(lambda state: state, anyway=True, is_fast=False)
 
     def request(self, options: dict[str, Any]) -> Any:
         """Call the source of tokens; its result may have to be awaited."""
@@ -267,7 +269,9 @@ class TokenCache:
     def read(self, value: Any) -> AccessToken | Exception:
         """Turn what the source returned into a token, or the error that says what is wrong."""
         try:
-            return read_token(value, self.clock.wall(), self._lifetime, "The result of token_refresher")
+            return read_token(
+                value, self.clock.wall(), self._lifetime, "The result of token_refresher"
+            )
         except (TypeError, ValueError) as error:
             return error.with_traceback(None)  # its frames hold the token
 
@@ -279,19 +283,22 @@ class TokenCache:
     def _latest(self) -> Snapshot:
         snapshot = self.snapshot
         while snapshot.next:
+            # Another thread might put the old one back for a moment, when it comes this way.
+            wall, mono, *_ = snapshot.fast
+            snapshot.fast = (wall, mono, -INFINITY, -INFINITY, None)
             snapshot = self.snapshot = snapshot.next["next"]
         return snapshot
 
-    def _follow(self, snapshot: Snapshot, state: State, *, fast: bool = True) -> bool:
+    def _follow(self, snapshot: Snapshot, state: State, *, is_fast: bool = True) -> bool:
         """Make a state the successor of a snapshot; tell whether nobody was faster."""
-        successor = Snapshot(state, fast=fast)
+        successor = Snapshot(state, self.clock, is_fast=is_fast)
         if snapshot.next.setdefault("next", successor) is not successor:
             return False
-        self._latest()  # lets go of the one before
+        self._latest()  # ends the one before
         return True
 
     def _replace(
-        self, change: Callable[[State], State], *, anyway: bool = False, fast: bool = True
+        self, change: Callable[[State], State], *, anyway: bool = False, is_fast: bool = True
     ) -> tuple[State, State]:
         """Replace the state by what a function makes of it; return both."""
         while True:
@@ -299,7 +306,7 @@ class TokenCache:
             state = change(snapshot.state)
             if state is snapshot.state and not anyway:
                 return state, state
-            if self._follow(snapshot, state, fast=fast):
+            if self._follow(snapshot, state, is_fast=is_fast):
                 return snapshot.state, state
 
     def _report_static(self, state: State) -> None:

@@ -165,17 +165,10 @@ class CommunicationTokenCredential(CachedTokenCredential):
         :raises Exception: What the refresher raised, if there is no valid token.
         """
         # The keywords have no names here: three defaults would make this path slower by a tenth.
-        cache = self._cache
-        snapshot = cache.snapshot
-        wall, mono = cache.clocks
-        if (
-            wall() < snapshot.fresh_on
-            and mono() < snapshot.fresh_at
-            and not snapshot.next
-            and not kwargs
-        ):
-            return snapshot.token  # type: ignore[return-value]  # there is one until then
-        return _obtain(cache, kwargs)
+        wall, mono, fresh_on, fresh_at, token = self._cache.snapshot.fast
+        if wall() < fresh_on and mono() < fresh_at and not kwargs:
+            return token  # type: ignore[return-value]  # there is one until then
+        return _obtain(self._cache, kwargs)
 
     def get_token_info(
         self, *scopes: str, options: TokenRequestOptions | None = None

@@ -170,16 +170,14 @@ class CommunicationTokenCredential(CachedTokenCredential):
         :raises Exception: What the refresher raised, if there is no valid token.
         """
         cache = self._cache
-        snapshot = cache.snapshot
-        wall, mono = cache.clocks
+        wall, mono, fresh_on, fresh_at, token = cache.snapshot.fast
         if (
-            wall() < snapshot.fresh_on
-            and mono() < snapshot.fresh_at
-            and not snapshot.next
+            wall() < fresh_on
+            and mono() < fresh_at
             and not kwargs
             and (cache.loop is None or cache.loop() is running_loop())
         ):
-            return snapshot.token  # type: ignore[return-value]  # there is one until then
+            return token  # type: ignore[return-value]  # there is one until then
         return await _obtain(cache, kwargs)
 
     async def get_token_info(
