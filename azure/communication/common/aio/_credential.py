@@ -236,7 +236,7 @@ class _Refresher:
         _token.load_decoder()
 
 
-class _Refresh(Refresh):
+class _LoopRefresh(Refresh):
     """A refresh that a task of a loop leads."""
 
     __slots__ = ("is_started", "loop", "outcome")
@@ -288,7 +288,7 @@ async def _result(cache: TokenCache, options: dict[str, Any]) -> AccessToken | E
     waited: Refresh | None = None
     led: Refresh | None = None
     while True:
-        request = _Refresh(loop, claims)
+        request = _LoopRefresh(loop, claims)
         try:
             decision = cache.begin(request, waited)
             if decision.action is Action.LEAD:
@@ -301,13 +301,13 @@ async def _result(cache: TokenCache, options: dict[str, Any]) -> AccessToken | E
         if decision.action is Action.RAISE:
             return error_to_raise(decision, led)
         waited = decision.refresh
-        assert isinstance(waited, _Refresh)
+        assert isinstance(waited, _LoopRefresh)
         if decision.action is Action.LEAD:
             led = waited
         await _wait(cache, waited, loop, decision.patience)
 
 
-async def _wait(cache: TokenCache, refresh: _Refresh, loop: Loop, seconds: float) -> None:
+async def _wait(cache: TokenCache, refresh: _LoopRefresh, loop: Loop, seconds: float) -> None:
     """Wait until a refresh has ended, or something else has changed, for so long at most."""
     waiter = cache.waiters.get(loop)
     if not isinstance(waiter, _LoopWaiter) or waiter.future.done():
@@ -325,7 +325,9 @@ async def _wait(cache: TokenCache, refresh: _Refresh, loop: Loop, seconds: float
             cache.waiters.pop(loop)
 
 
-def _start(cache: TokenCache, refresh: _Refresh, options: dict[str, Any]) -> "asyncio.Task[None]":
+def _start(
+    cache: TokenCache, refresh: _LoopRefresh, options: dict[str, Any]
+) -> "asyncio.Task[None]":
     """Start the task that leads a refresh."""
     task = refresh.loop.create_task(_lead(cache, refresh, options))
     task.add_done_callback(lambda task: _end(cache, refresh, task))
@@ -333,7 +335,7 @@ def _start(cache: TokenCache, refresh: _Refresh, options: dict[str, Any]) -> "as
     return task
 
 
-async def _lead(cache: TokenCache, refresh: _Refresh, options: dict[str, Any]) -> None:
+async def _lead(cache: TokenCache, refresh: _LoopRefresh, options: dict[str, Any]) -> None:
     # A task of its own tells a refresher that raises CancelledError from a refresh that is
     # cancelled.
     call = refresh.loop.create_task(_call(cache, refresh, options))
@@ -349,7 +351,7 @@ async def _lead(cache: TokenCache, refresh: _Refresh, options: dict[str, Any]) -
             call.cancel()
 
 
-async def _call(cache: TokenCache, refresh: _Refresh, options: dict[str, Any]) -> None:
+async def _call(cache: TokenCache, refresh: _LoopRefresh, options: dict[str, Any]) -> None:
     """Call the source of tokens, and note what came of it."""
     REFRESHING.set(REFRESHING.get() | {refresh.number})  # in the context of this task alone
     try:
@@ -364,7 +366,7 @@ async def _call(cache: TokenCache, refresh: _Refresh, options: dict[str, Any]) -
         refresh.outcome = RuntimeError(f"token_refresher raised {type(error).__name__}")
 
 
-def _end(cache: TokenCache, refresh: _Refresh, task: "asyncio.Task[None]") -> None:
+def _end(cache: TokenCache, refresh: _LoopRefresh, task: "asyncio.Task[None]") -> None:
     """End a refresh, whatever ended its task."""
     if not task.cancelled():
         task.exception()  # an interrupt, which the loop has raised, need not be logged again
@@ -374,7 +376,7 @@ def _end(cache: TokenCache, refresh: _Refresh, task: "asyncio.Task[None]") -> No
 
 def _refresh_ahead(cache: TokenCache) -> "asyncio.Task[None] | None":
     """Refresh in the background, if it should be; called on the loop where the cache is armed."""
-    request = _Refresh(asyncio.get_running_loop(), ahead=True)
+    request = _LoopRefresh(asyncio.get_running_loop(), ahead=True)
     try:
         if cache.begin(request).action is Action.LEAD:
             return _start(cache, request, {})
