@@ -369,6 +369,25 @@ print(sorted({"requests", "aiohttp", "jwt"} & {*sys.modules}))
     assert (run.stdout, run.stderr) == ("[]\n", "")
 
 
+def test_preparing_needs_no_transport_that_is_not_installed() -> None:
+    """It neither fails nor sends; the exchange says what is missing."""
+    script = """
+import asyncio, sys
+sys.modules.update(dict.fromkeys(["requests", "aiohttp"]))  # cannot be imported any more
+from azure.communication.common._sync._entra import EntraExchange
+from azure.communication.common.aio import _entra
+class User:
+    def get_token(self, *scopes, **kwargs):
+        raise AssertionError
+for kind in (EntraExchange, _entra.EntraExchange):
+    kind(resource_endpoint="https://contoso.com", token_credential=User()).prepare()
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert (run.stdout, run.stderr) == ("", "")
+
+
 # --- When it is exchanged again
 
 
@@ -895,6 +914,57 @@ def test_the_service_takes_what_is_sent_and_what_comes_of_it(
         timeout=30,
     )
     assert listing.status_code == (403 if route == "teamsExtension" else 200)
+
+
+@pytest.mark.parametrize("name", list(WAYS))
+def test_what_is_prepared_imports_nothing_while_it_exchanges(
+    service: LocalService, name: str
+) -> None:
+    """Whatever the outcome: an import on a background thread would hang a child that is forked."""
+    service.script(
+        "POST /access/entra/:exchangeAccessToken",
+        Scripted(503),
+        Scripted(200, {"accessToken": {"token": SECRET, "expiresOn": EXPIRES_ON}}),
+        Scripted(403),
+        Scripted(403, "<html>"),
+        Scripted(200, "no JSON"),
+    )
+    script = f"""
+import asyncio, sys
+from azure.communication.common.{"_sync" if name == "sync" else name}._entra import EntraExchange
+from azure.core.credentials import AccessToken
+class User:
+    def get_token(self, *scopes, **kwargs):
+        return AccessToken("x", 4_102_444_800)
+def exchange(endpoint={service.endpoint!r}, **options):
+    made = EntraExchange(resource_endpoint=endpoint, token_credential=User(), **options)
+    try:
+        outcome = made({{}}, None)
+        return outcome if {name!r} == "sync" else asyncio.run(outcome)
+    except Exception as error:
+        return error
+EntraExchange(resource_endpoint={service.endpoint!r}, token_credential=User()).prepare()
+loaded = {{*sys.modules}}
+for options in [{{"connection_verify": {service.ca_path!r}}}] * 4 + [
+    {{"retry_total": 0}},
+    {{"retry_total": 0, "endpoint": "https://127.0.0.1:1"}},
+    {{"retry_total": 0, "endpoint": "https://contoso.invalid"}},
+]:
+    outcome = exchange(**options)
+    print(type(outcome).__name__, *({{*sys.modules}} - loaded))
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert run.stdout.splitlines() == [
+        "RedactedAccessToken",
+        "ClientAuthenticationError",
+        "ClientAuthenticationError",
+        "HttpResponseError",
+        "ServiceRequestError",
+        "ServiceRequestError",
+        "ServiceRequestError",
+    ], run.stderr
 
 
 def test_the_pipeline_has_the_policies_of_a_generated_client(way: Way, clock: Clock) -> None:

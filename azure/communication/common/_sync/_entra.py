@@ -1,6 +1,7 @@
 """The exchange of Entra tokens over a synchronous pipeline."""
 
 from contextlib import nullcontext, suppress
+from importlib import import_module
 from typing import Any, cast
 
 from azure.core import PipelineClient
@@ -18,6 +19,9 @@ from .._exchange import (
     without_secrets,
 )
 from .._hmac import check_destination
+
+# By azure-core, the default transport's library and the standard library.
+_IMPORTED_WHEN_SENDING = ("azure.core.rest._requests_basic", "netrc", "encodings.idna")
 
 
 class EntraExchange(Exchange):
@@ -71,10 +75,13 @@ class EntraExchange(Exchange):
         """Import what an exchange needs, so that no background thread is the first to do it.
 
         A process that forks during an import leaves the child waiting for the import's lock for
-        ever. Without the default transport's library nothing happens here; the exchange will say.
+        ever. Does no I/O, and what is not installed is left for the exchange to complain about.
         """
         with suppress(ImportError):
             self._client(_EntraCredential(self._credential, {}))
+        for name in _IMPORTED_WHEN_SENDING:
+            with suppress(ImportError):
+                import_module(name)
 
     def _client(self, entra: "_EntraCredential") -> PipelineClient[Any, Any]:
         authentication = _AuthenticationPolicy(entra, *self._scopes, endpoint=self._endpoint)

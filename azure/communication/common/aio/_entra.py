@@ -2,6 +2,7 @@
 
 import inspect
 from contextlib import nullcontext, suppress
+from importlib import import_module
 from typing import Any, cast
 
 from azure.core import AsyncPipelineClient
@@ -19,6 +20,13 @@ from .._exchange import (
     without_secrets,
 )
 from .._hmac import check_destination
+
+# By azure-core, the default transport's library and the standard library.
+_IMPORTED_WHEN_SENDING = (
+    "azure.core.rest._aiohttp",
+    "concurrent.futures.thread",
+    "encodings.idna",
+)
 
 
 class EntraExchange(Exchange):
@@ -70,10 +78,13 @@ class EntraExchange(Exchange):
         """Import what an exchange needs, so that no background thread is the first to do it.
 
         A process that forks during an import leaves the child waiting for the import's lock for
-        ever. Without the default transport's library nothing happens here; the exchange will say.
+        ever. Does no I/O, and what is not installed is left for the exchange to complain about.
         """
         with suppress(ImportError):
             self._client(_EntraCredential(self._credential, {}))
+        for name in _IMPORTED_WHEN_SENDING:
+            with suppress(ImportError):
+                import_module(name)
 
     def _client(self, entra: "_EntraCredential") -> AsyncPipelineClient[Any, Any]:
         authentication = _AuthenticationPolicy(entra, *self._scopes, endpoint=self._endpoint)
