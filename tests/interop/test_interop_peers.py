@@ -58,7 +58,7 @@ AsyncPeerCredential: Any = async_peer.CommunicationTokenCredential
 PeerSigningPolicy: Any = peer_policy.HMACCredentialsPolicy
 
 HOUR = 3600
-REMEDY = "pass the bare JWT, which is the 'token' part of the identity service's response"
+REMEDY = "pass the bare JWT"
 
 
 @pytest.fixture(params=list(WAYS))

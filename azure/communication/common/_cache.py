@@ -61,7 +61,7 @@ class Clock(NamedTuple):
 SYSTEM_CLOCK = Clock()
 
 
-Source: TypeAlias = Callable[[dict[str, Any], Callable[[], AccessToken | None]], Any]
+Source: TypeAlias = Callable[[dict[str, Any], AccessToken | None], Any]
 
 
 class Waiter(Protocol):
@@ -97,8 +97,7 @@ class TokenCache:
     """The token of one credential. Thread-safe; never blocks.
 
     :param token: The first token, in any form that a credential takes.
-    :param source: Called for a new token, with options and a function that returns the valid one,
-        if there is one: as an argument, the token would stay in the frames of a traceback. Its
+    :param source: Called for a new token, with options and the valid token, if there is one; its
         result may have to be awaited. None for a static token.
     :type source: callable or None
     :keyword bool proactive: Whether the background refreshes the token.
@@ -257,9 +256,8 @@ class TokenCache:
     def request(self, options: dict[str, Any]) -> Any:
         """Call the source of tokens; its result may have to be awaited."""
         assert self.source is not None
-        return self.source(
-            {name: options[name] for name in _ENTRA_OPTIONS if options.get(name)}, self.valid_token
-        )
+        asked = {name: options[name] for name in _ENTRA_OPTIONS if options.get(name)}
+        return self.source(asked, self.valid_token())
 
     def valid_token(self) -> AccessToken | None:
         """Return the token if it is valid."""

@@ -218,6 +218,7 @@ class _Refresher:
         self._function = function
 
     def __call__(self, options: object, held: object) -> Any:
+        del held  # or the traceback of an error would hold it
         value = self._function()
         if inspect.isawaitable(value):
             _discard(value)

@@ -229,6 +229,7 @@ class _Refresher:
         self._function = function
 
     def __call__(self, options: object, held: object) -> Any:
+        del held  # or the traceback of an error would hold it
         return self._function()
 
     def prepare(self) -> None:
