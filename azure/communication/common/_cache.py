@@ -155,12 +155,12 @@ class TokenCache:
         return self._latest().state
 
     def begin(self, request: Refresh, waited: Refresh | None = None) -> Decision:
-        """Tell a caller what to do, and put its refresh in flight if it is to lead it.
+        """Tell a caller what to do, and put its refresh in progress if it is to lead it.
 
         The caller has to call :meth:`complete` with ``request`` afterwards, whatever happens, and
         may do so even if nothing came of it.
 
-        :param Refresh request: What the caller asks for. It is in flight if it is to be led.
+        :param Refresh request: What the caller asks for. It is in progress if it is to be led.
         :param waited: The refresh that the caller has led or waited for before.
         :type waited: Refresh or None
         :return: What to do.
@@ -187,7 +187,7 @@ class TokenCache:
     def complete(self, refresh: Refresh, outcome: Outcome) -> None:
         """Take in how a refresh has ended, wake all who wait, and have the next timer set.
 
-        Of a refresh that was never in flight, nothing is taken in. Calling it again has no effect
+        Of a refresh that was never in progress, nothing is taken in. Calling it again has no effect
         but to wake once more; drivers do, so that no interrupt leaves anybody asleep.
 
         :param Refresh refresh: The refresh.
@@ -234,7 +234,7 @@ class TokenCache:
             self.wake_all()
         self.changed()
 
-    def is_in_flight(self, refresh: Refresh) -> bool:
+    def is_in_progress(self, refresh: Refresh) -> bool:
         """Tell whether a refresh has not ended yet."""
         return refresh in self.state.refreshes
 

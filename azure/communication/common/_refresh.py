@@ -13,15 +13,15 @@ and either alone would be wrong. For the same reason no time of a refresh is kep
 
 What a caller does (:func:`decide`):
 
-====================  =====================  =========================  ======================
-the token             no refresh in flight   on hold                    a refresh is in flight
-====================  =====================  =========================  ======================
+====================  =====================  =========================  =======================
+the token             no refresh in progress   on hold                    a refresh is in progress
+====================  =====================  =========================  =======================
 valid                 return it; in the      return it                  return it
                       window, lead a refresh
 none, or expired      lead a refresh         raise the last error       wait for it
 valid, new claims     lead a refresh         raise the last error       wait, if it is for the
                                                                         same claims
-====================  =====================  =========================  ======================
+====================  =====================  =========================  =======================
 
 What a refresh changes (:func:`complete`):
 
@@ -80,7 +80,7 @@ class Now(NamedTuple):
 class Refresh:
     """One refresh, from the request for it to its outcome.
 
-    It is *in flight* while it is one of the state's ``refreshes``. Then it has a leader: a thread,
+    It is *in progress* while it is one of the state's ``refreshes``. Then it has a leader: a thread,
     or a task of an event loop.
 
     :param claims: The claims that the token has to carry.
@@ -105,7 +105,7 @@ class Refresh:
         self.ahead = ahead
         self.number = next(_numbers)  # what running code remembers of the refresh it is part of
         self.deadline_at = INFINITY
-        """When it is overdue, by the monotonic clock; infinite until it is in flight."""
+        """When it is overdue, by the monotonic clock; infinite until it is in progress."""
         self.process = 0
         self.is_complete = False
         self.token: AccessToken | None = None
@@ -160,7 +160,7 @@ class State:
     claims_at: float = -INFINITY
     """When a refresh last brought a token for ``claims``."""
     refreshes: tuple[Refresh, ...] = ()
-    """Those in flight."""
+    """Those in progress."""
     hold_until: float = -INFINITY
     """Until then ``error`` is raised where there is no valid token, by the monotonic clock."""
     background_at: float = -INFINITY
@@ -295,10 +295,10 @@ def _decide(
     state: State, now: Now, request: Refresh, waited: Refresh | None, valid: AccessToken | None
 ) -> Decision:
     claims = request.claims
-    in_flight = find_in_flight(state, now, claims)
+    in_progress = find_in_progress(state, now, claims)
     if claims is None and valid is not None:
         is_early = life_left(state, now) > min(state.window, state.next_left)
-        if is_early or in_flight is not None or waited is not None:
+        if is_early or in_progress is not None or waited is not None:
             return Decision(Action.RETURN, valid)
         return _lead(request)
     if waited is not None and waited not in state.refreshes:
@@ -309,8 +309,10 @@ def _decide(
     is_met = claims is not None and claims == state.claims and valid is not None
     if is_met and now.mono < state.claims_at + YOUNG_SECONDS:
         return Decision(Action.RETURN, valid)
-    if in_flight is not None:
-        return Decision(Action.WAIT, refresh=in_flight, patience=in_flight.deadline_at - now.mono)
+    if in_progress is not None:
+        return Decision(
+            Action.WAIT, refresh=in_progress, patience=in_progress.deadline_at - now.mono
+        )
     if waited is not None and waited in state.refreshes and not waited.is_lost(now):
         # Another one might hang as well: this caller may be part of it, on a thread of the
         # refresher's of which nothing is known.
@@ -335,7 +337,7 @@ def _decide_ahead(state: State, now: Now, request: Refresh) -> Decision:
 
 
 def _blocked_until(state: State, now: Now) -> float:
-    """Return when the background need not mind the refreshes in flight any more.
+    """Return when the background need not mind the refreshes in progress any more.
 
     An overdue one that it leads itself may hold a worker for ever: it does not start another.
     """
@@ -347,7 +349,7 @@ def _blocked_until(state: State, now: Now) -> float:
     return max(times, default=-INFINITY)
 
 
-def find_in_flight(state: State, now: Now, claims: str | None) -> Refresh | None:
+def find_in_progress(state: State, now: Now, claims: str | None) -> Refresh | None:
     """Return a refresh that is worth waiting for; one for claims serves those who need none."""
     for refresh in state.refreshes:
         if claims in (None, refresh.claims) and refresh.is_worth_waiting_for(now):
@@ -367,7 +369,7 @@ def is_usable(state: State, now: Now, refresh: Refresh) -> bool:
 
 
 def lead(state: State, now: Now, refresh: Refresh) -> State:
-    """Return the state with a refresh in flight; those that nobody should wait for are dropped."""
+    """Return the state with a refresh in progress; those that nobody should wait for are dropped."""
     refresh.deadline_at = now.mono + REFRESH_SECONDS
     refresh.process = now.process
     others = tuple(r for r in state.refreshes if r.is_worth_waiting_for(now))

@@ -309,7 +309,7 @@ def _wait(cache: TokenCache, decision: Decision) -> None:
     waiter = _Waiter()
     try:
         cache.waiters[waiter] = waiter
-        if cache.is_in_flight(decision.refresh):  # or nobody might wake it
+        if cache.is_in_progress(decision.refresh):  # or nobody might wake it
             waiter.wait(decision.patience)
     finally:
         cache.waiters.pop(waiter, None)

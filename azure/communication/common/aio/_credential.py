@@ -315,7 +315,7 @@ async def _wait(cache: TokenCache, refresh: _LoopRefresh, loop: Loop, seconds: f
         waiter = cache.waiters[loop] = _LoopWaiter(loop)
     waiter.count += 1
     try:
-        if cache.is_in_flight(refresh):  # or nobody might wake it
+        if cache.is_in_progress(refresh):  # or nobody might wake it
             if refresh.loop is not loop:
                 seconds = min(seconds, LOOK_SECONDS)
             # Before Python 3.12, wait_for would at times swallow a cancellation.
