@@ -13,15 +13,14 @@ and either alone would be wrong. For the same reason no time of a refresh is kep
 
 What a caller does (:func:`decide`):
 
-====================  =====================  =========================  =======================
-the token             no refresh in progress   on hold                    a refresh is in progress
-====================  =====================  =========================  =======================
-valid                 return it; in the      return it                  return it
+====================  =====================  =====================  =========================
+the token             no refresh             on hold                a refresh in progress
+====================  =====================  =====================  =========================
+valid                 return it; in the      return it              return it
                       window, lead a refresh
-none, or expired      lead a refresh         raise the last error       wait for it
-valid, new claims     lead a refresh         raise the last error       wait, if it is for the
-                                                                        same claims
-====================  =====================  =========================  =======================
+none, or expired      lead a refresh         raise the last error   wait for it
+valid, new claims     lead a refresh         raise the last error   wait, if it is for the same
+====================  =====================  =====================  =========================
 
 What a refresh changes (:func:`complete`):
 
@@ -80,8 +79,8 @@ class Now(NamedTuple):
 class Refresh:
     """One refresh, from the request for it to its outcome.
 
-    It is *in progress* while it is one of the state's ``refreshes``. Then it has a leader: a thread,
-    or a task of an event loop.
+    It is *in progress* while it is one of the state's ``refreshes``. Then it has a leader: a
+    thread, or a task of an event loop.
 
     :param claims: The claims that the token has to carry.
     :type claims: str or None
@@ -369,7 +368,7 @@ def is_usable(state: State, now: Now, refresh: Refresh) -> bool:
 
 
 def lead(state: State, now: Now, refresh: Refresh) -> State:
-    """Return the state with a refresh in progress; those that nobody should wait for are dropped."""
+    """Return the state with a refresh in progress, without those that nobody should wait for."""
     refresh.deadline_at = now.mono + REFRESH_SECONDS
     refresh.process = now.process
     others = tuple(r for r in state.refreshes if r.is_worth_waiting_for(now))

@@ -149,7 +149,7 @@ class CommunicationTokenCredential(CachedTokenCredential):
         refreshes it and blocks for as long as that takes. Without a valid token, others wait for
         it, for at most 60 seconds. Safe to call from several threads.
 
-        :param str scopes: Ignored; accepted for protocol compatibility, for the source of the tokens sets the scopes.
+        :param str scopes: Ignored; accepted for protocol compatibility.
         :keyword claims: Claims of a challenge. They force one new token, and go on to the Entra
             credential in the Entra form.
         :paramtype claims: str or None
@@ -177,7 +177,7 @@ class CommunicationTokenCredential(CachedTokenCredential):
 
         Blocks and raises as :meth:`get_token` does.
 
-        :param str scopes: Ignored; accepted for protocol compatibility, for the source of the tokens sets the scopes.
+        :param str scopes: Ignored; accepted for protocol compatibility.
         :keyword options: ``claims``, ``tenant_id`` and ``enable_cae``, as for :meth:`get_token`.
         :paramtype options: ~azure.core.credentials.TokenRequestOptions or None
         :return: The token, with ``expires_on`` and ``refresh_on`` in Unix seconds; the latter is

@@ -154,7 +154,7 @@ class CommunicationTokenCredential(CachedTokenCredential):
         that is under way, for at most 60 seconds. Never blocks the event loop. Safe to call from
         several tasks, loops and threads; cancelling a call does not cancel the refresh.
 
-        :param str scopes: Ignored; accepted for protocol compatibility, for the source of the tokens sets the scopes.
+        :param str scopes: Ignored; accepted for protocol compatibility.
         :keyword claims: Claims of a challenge. They force one new token, and go on to the Entra
             credential in the Entra form.
         :paramtype claims: str or None
@@ -187,7 +187,7 @@ class CommunicationTokenCredential(CachedTokenCredential):
 
         Awaits and raises as :meth:`get_token` does.
 
-        :param str scopes: Ignored; accepted for protocol compatibility, for the source of the tokens sets the scopes.
+        :param str scopes: Ignored; accepted for protocol compatibility.
         :keyword options: ``claims``, ``tenant_id`` and ``enable_cae``, as for :meth:`get_token`.
         :paramtype options: ~azure.core.credentials.TokenRequestOptions or None
         :return: The token, with ``expires_on`` and ``refresh_on`` in Unix seconds; the latter is
