@@ -95,6 +95,13 @@ def test_a_clock_that_is_behind_is_seen(command: Any) -> None:
     assert "behind the issuer's" in out
 
 
+def test_a_token_that_expired_just_now_would_be_refused(command: Any) -> None:
+    """There is no leeway."""
+    code, out = command("token", stdin=make_token(time.time(), **USER))
+    assert code == 1
+    assert "problem: it expired 0:00:0" in out
+
+
 def test_an_expired_token_would_be_refused(command: Any) -> None:
     """It says for how long it has been expired."""
     code, out = command("token", stdin=make_token(time.time() - 7200, **USER))
@@ -173,6 +180,8 @@ def test_nothing_from_outside_reaches_the_terminal_as_it_is(command: Any) -> Non
     _, out = command("token", stdin=token)
     assert "user: '8:acs:\\x1b[31m\\x9b\\u202e'\n" in out
     assert "resource: '\\r\\n'\n" in out
+    _, out = command("identifier", "8:caf\xe9")
+    assert "rawId: '8:caf\\xe9'\n" in out
     _, out = command("identifier", "4:\x1b\x9b")
     assert out.isascii()
     assert out.replace("\n", "").isprintable()

@@ -88,6 +88,20 @@ def test_the_header_is_not_judged(header):
     assert read(token) == (token, 4_102_444_800)
 
 
+def test_an_assumed_lifetime_is_for_a_jwt_without_a_readable_exp_too():
+    """Whatever the reason, there is no better knowledge."""
+    for claims in ({}, {"exp": "4102444800"}, {"exp": -1}):
+        token = with_segments({}, claims)
+        assert read(token, lifetime=30) == (token, 1_700_000_030)
+
+
+def test_five_segments_alone_are_not_encrypted():
+    """The header has to say how."""
+    for header in (b'{"alg":"RSA-OAEP"}', b'["enc"]', b"enc"):
+        with pytest.raises(ValueError, match="is not a JWT"):
+            read(f"{encoded(header)}.a.b.c.d")
+
+
 def test_padding_is_read_in_every_segment_and_kept():
     """The token goes out as it came in."""
     segments = [b'{"alg":"none"}', b'{"exp":4102444800}', b"x"]

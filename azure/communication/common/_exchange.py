@@ -20,6 +20,7 @@ import re
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib import import_module
 from itertools import groupby
 from operator import itemgetter
 from types import SimpleNamespace
@@ -99,7 +100,6 @@ _LONGEST_BODY, _LONGEST_EXCERPT = 16_384, 300  # bytes that are read, and charac
 _SHOWN_IN_A_ROW = 16  # so many characters of a token, or more, are a part of it
 _JWT = re.compile(r"eyJ[\w-]{13,}(?:\.[\w-]*)*", re.ASCII)
 _MARKUP = re.compile(r"<(style|script)\b[^<]*</\1>|<[^<>]*>", re.IGNORECASE)
-_PLAIN = (str, int, float, type(None))
 
 
 class Exchange:
@@ -111,6 +111,9 @@ class Exchange:
     :raises TypeError: If an argument has a wrong type, or a pipeline option is of no use here.
     :raises ValueError: If the endpoint is malformed, or the scopes do not fit.
     """
+
+    _imported_when_sending: tuple[str, ...] = ()
+    """What azure-core, the default transport's library and the standard library import late."""
 
     def __init__(
         self,
@@ -129,6 +132,16 @@ class Exchange:
                 raise TypeError(msg)
         self._options = {**_OPTIONS, **pipeline_options}
         self._exchanged: int | None = None  # the hash of an Entra token; its text is not kept
+
+    def prepare(self) -> None:
+        """Import what an exchange needs, so that no background thread is the first to do it.
+
+        A process that forks during an import leaves the child waiting for the import's lock for
+        ever. Does no I/O, and what is not installed is left for the exchange to complain about.
+        """
+        for name in self._imported_when_sending:
+            with suppress(ImportError):
+                import_module(name)
 
     @property
     def _owns_transport(self) -> bool:
@@ -229,25 +242,30 @@ def without_secrets(error: BaseException, entra: Any) -> BaseException:
     :param error: The error, which nobody may be handling at the moment: azure-core's errors keep
         what is being handled when they are made.
     :param entra: The Entra token, or None if there is none yet.
-    :return: The same error, or another if this one's text shows a token or depends on what is gone.
+    :return: The same error, or an ``AzureError`` if its text depends on what is gone, or it has
+        fields that cannot be cleared.
     """
     if isinstance(error, FinishedError):
         return error.error
+    secret = "" if entra is None else entra.token
     frames = "".join(traceback.format_tb(error.__traceback__))  # names and lines, no values
     _LOGGER.debug("The Entra token exchange failed at:\n%s", frames)
-    text = _describe(error)
+    text = _redact(_describe(error), secret)
     error.__cause__ = error.__context__ = error.__traceback__ = None
-    vars(error).update(
-        {name: None for name, value in vars(error).items() if not isinstance(value, _PLAIN)}
+    for name, value in vars(error).items():
+        vars(error)[name] = _redact(value, secret) if isinstance(value, str) else _number(value)
+    error.args = tuple(
+        _redact(str(arg), secret) if _number(arg) is None else arg for arg in error.args
     )
-    error.args = tuple(arg if isinstance(arg, _PLAIN) else str(arg) for arg in error.args)
-    if not isinstance(error, Exception):
+    # Some of Python's own have fields beside those two: an AttributeError its object, for example.
+    has_fields = type(error).__basicsize__ > FinishedError.__basicsize__
+    if not isinstance(error, Exception) or (_describe(error) == text and not has_fields):
         return error
-    secret = "" if entra is None else entra.token
-    texts = [text, repr(error), *map(str, vars(error).values())]
-    if all(_redact(each, secret) == each for each in texts) and _describe(error) == text:
-        return error
-    return _made(AzureError, f"Entra token exchange failed: {_redact(text, secret)}")
+    return _made(AzureError, f"Entra token exchange failed: {text}")
+
+
+def _number(value: object) -> int | float | None:
+    return value if isinstance(value, (int, float)) else None
 
 
 def _made(kind: type[_AzureErrorT], message: str) -> _AzureErrorT:

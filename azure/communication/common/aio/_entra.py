@@ -1,8 +1,7 @@
 """The exchange of Entra tokens over an asynchronous pipeline."""
 
 import inspect
-from contextlib import nullcontext, suppress
-from importlib import import_module
+from contextlib import nullcontext
 from typing import Any, cast
 
 from azure.core import AsyncPipelineClient
@@ -21,19 +20,18 @@ from .._exchange import (
 )
 from .._hmac import check_destination
 
-# By azure-core, the default transport's library and the standard library.
-_IMPORTED_WHEN_SENDING = (
-    "azure.core.rest._aiohttp",
-    "concurrent.futures.thread",
-    "encodings.idna",
-)
-
 
 class EntraExchange(Exchange):
     """Exchanges the tokens of an Entra credential. May be called on any event loop.
 
     It takes the arguments of :class:`Exchange`. Constructing it does no I/O and needs no loop.
     """
+
+    _imported_when_sending = (
+        "azure.core.rest._aiohttp",
+        "concurrent.futures.thread",
+        "encodings.idna",
+    )
 
     def __init__(self, *, token_credential: Any, **options: Any) -> None:
         check_token_credential(token_credential, "token_credential", sync=False)
@@ -73,18 +71,6 @@ class EntraExchange(Exchange):
         async with client if self._owns_transport else nullcontext():
             response = await client.send_request(self._request(), retry_on_methods=RETRY_METHODS)
             return self._read(response, entra.token)
-
-    def prepare(self) -> None:
-        """Import what an exchange needs, so that no background thread is the first to do it.
-
-        A process that forks during an import leaves the child waiting for the import's lock for
-        ever. Does no I/O, and what is not installed is left for the exchange to complain about.
-        """
-        with suppress(ImportError):
-            self._client(_EntraCredential(self._credential, {}))
-        for name in _IMPORTED_WHEN_SENDING:
-            with suppress(ImportError):
-                import_module(name)
 
     def _client(self, entra: "_EntraCredential") -> AsyncPipelineClient[Any, Any]:
         authentication = _AuthenticationPolicy(entra, *self._scopes, endpoint=self._endpoint)
