@@ -137,6 +137,30 @@ class Tally:
                 raise AssertionError(msg)
 
 
+def count_waiting(cls: type[E]) -> tuple[type[E], Tally]:
+    """Return a subclass of a credential and the count of callers that wait for its refreshes.
+
+    The leader of a refresh counts, too. Once a caller has been counted, no outcome of the refresh
+    escapes it, though it may not have begun to wait.
+    """
+    counted = Tally()
+
+    class CountingCache(TokenCache):
+        __slots__ = ()
+
+        def begin(self, *args: Any) -> Any:
+            decision = super().begin(*args)
+            if decision.action in (rules.Action.LEAD, rules.Action.WAIT):
+                counted.count()
+            return decision
+
+    def construct(self: Any, *args: Any, **kwargs: Any) -> None:
+        cls.__init__(self, *args, **kwargs)
+        self._cache.__class__ = CountingCache
+
+    return type(cls.__name__, (cls,), {"__slots__": (), "__init__": construct}), counted
+
+
 class Issuer:
     """A refresher that follows a script and counts its calls.
 
@@ -361,6 +385,12 @@ def loop_scheduler(loop: asyncio.AbstractEventLoop, clock: Clock) -> LoopSchedul
     scheduler = LoopScheduler(aio_credential._refresh_ahead, sources)
     aio_scheduler._schedulers[loop] = scheduler
     return scheduler
+
+
+def armed_caches() -> list[TokenCache]:
+    """Return what is on the schedule of the running loop."""
+    loop = asyncio.get_running_loop()
+    return aio_scheduler.scheduler(loop, aio_credential._refresh_ahead).schedule.caches()
 
 
 @contextlib.contextmanager

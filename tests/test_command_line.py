@@ -12,8 +12,8 @@ import pytest
 from azure.communication.common.__main__ import main
 from azure.communication.identity import CommunicationIdentityClient
 from azure.core.pipeline.transport import RequestsTransport
-
 from fakes import make_token
+
 from local_service import LocalService
 
 CASES = json.loads((Path(__file__).parent / "conformance" / "tokens.json").read_text())

@@ -10,7 +10,6 @@ import time
 import pytest
 from azure.communication.common import AzureCommunicationTokenCredential, aio
 from azure.communication.common import CommunicationTokenCredential as Sync
-from azure.communication.common._sync._scheduler import Workers
 from azure.core.credentials import (
     AccessToken,
     AccessTokenInfo,
@@ -19,7 +18,7 @@ from azure.core.credentials import (
 )
 from azure.core.credentials_async import AsyncSupportsTokenInfo, AsyncTokenCredential
 
-from scaffolding import Clock, Issuer, install, make_token, on_clock, threadless
+from scaffolding import Clock, InlineWorkers, Issuer, install, make_token, on_clock, threadless
 
 Async = aio.CommunicationTokenCredential
 
@@ -110,8 +109,8 @@ ENDPOINT = "https://contoso.communication.azure.com"
         ({"token": 5}, r"token must be a str, an AccessToken or an AccessTokenInfo, not int"),
         ({"token": Entra()}, r"token must be a str.*, not Entra"),
         ({"token": refresher}, r"pass it as token_refresher"),
-        ({"token_refresher": "x"}, r"token_refresher must be callable, not str"),
-        ({"token": "T", "token_refreshr": refresher}, r"'token_refreshr' is no argument"),
+        ({"token_refresher": "x"}, r"token_refresher must be a function, not its result \(str\)"),
+        ({"token": "T", "token_refreshr": refresher}, r"'token_refreshr' is not a valid argument"),
         ({"token": "T", "proactive_refresh": True}, r"proactive_refresh needs a token_refresher"),
         ({"token": "T", "undecodable_token_lifetime": "9"}, r"undecodable_token_lifetime must be"),
         ({"token": "T", "undecodable_token_lifetime": True}, r"undecodable_token_lifetime must be"),
@@ -191,7 +190,7 @@ def test_a_static_token_is_returned_expired_or_not_with_one_warning(credential_t
     assert do(credential.get_token_info()).token == text
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert "Pass a token_refresher" in record.getMessage()
+    assert "pass a token_refresher" in record.getMessage()
 
 
 @both
@@ -215,8 +214,8 @@ def test_one_failed_try_is_logged_once_with_its_reason(credential_type, caplog):
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert record.getMessage() == (
-        "The token could not be refreshed; it is valid for another 50 seconds, and the next try "
-        "comes in 25."
+        "Token refresh failed; the token is valid for another 50 seconds, and the next try is in "
+        "25 seconds"
     )
     assert isinstance(record.exc_info[1], ConnectionError)
     assert issuer.calls == 1
@@ -396,15 +395,19 @@ def test_an_async_refresher_may_be_any_callable_that_returns_an_awaitable():
     asyncio.run(run())
 
 
-class BusyWorkers(Workers):
+class BusyWorkers(InlineWorkers):
     """Has no worker free until the test says so."""
 
-    def run(self, reference):
-        self._queue.append(reference)
+    def __init__(self):
+        super().__init__()
+        self.left = []
+
+    def submit(self, reference):
+        self.left.append(reference)
 
     def become_free(self):
-        while self._queue:
-            self._queue.popleft()()._refresh_ahead()
+        while self.left:
+            super().submit(self.left.pop())
 
 
 def test_a_worker_leaves_alone_what_a_caller_has_refreshed_meanwhile(monkeypatch):

@@ -167,19 +167,21 @@ class TokenCache:
         :rtype: Decision
         """
         now = self.clock.now()
-        if now.process != self._process:
+        is_child = now.process != self._process
+        if is_child:
             self._process = now.process
             self.loop = self.loop and nowhere  # it seems to run, for its parent was running it
             self._replace(lambda state: state, anyway=True)  # undoes look_after_fork()
-            self.changed()
         while True:
             snapshot = self._latest()
             decision = _refresh.decide(snapshot.state, now, request, waited, REFRESHING.get())
             if decision.action is not Action.LEAD:
+                request.deadline_at = INFINITY  # if another caller was faster
                 break
             if self._follow(snapshot, _refresh.lead(snapshot.state, now, request)):
-                return decision
-        request.deadline_at = INFINITY  # if another caller was faster
+                break
+        if is_child:
+            self.changed()
         if snapshot.state.static:
             self._report_static(snapshot.state)
         return decision

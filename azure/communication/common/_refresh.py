@@ -280,7 +280,7 @@ def decide(
     valid = state.token if left > 0 else None
     decision = _decide(state, now, request, waited, valid)
     if decision.action in (Action.LEAD, Action.WAIT) and any(
-        refresh.number in inside for refresh in state.refreshes
+        refresh.number in inside and not refresh.is_lost(now) for refresh in state.refreshes
     ):  # a refresher must not wait for itself
         if valid is None:
             return Decision(Action.RAISE, error=_asked_by_refresher())

@@ -2,15 +2,15 @@
 
 Theory of operation
 -------------------
-Whoever changes a cache puts a reference to it into the scheduler's inbox, a queue that C code
-guards. The scheduler's thread alone takes it out and touches the :class:`Schedule`. It sleeps for
+Whoever changes a cache notes that in the scheduler, in a dictionary that C code guards, and wakes
+its thread, which alone takes it out and touches the :class:`Schedule`. The thread sleeps for
 at most 30 seconds at a stretch and reads the wall clock after each, since a suspended machine's
 time does not count as slept. User code runs on the workers, which end when idle, so that a
 refresher that hangs delays nobody else. All of them are daemon threads: none delays the
 interpreter's exit.
 
 The thread begins with the first armed credential and ends when there has been none for a while.
-With it the scheduler retires; what comes into its inbox meanwhile goes on to the next one. A forked
+With it the scheduler retires; what is noted meanwhile goes on to the next one. A forked
 child has none of the threads, and gets a scheduler of its own at its first use: the dictionary of
 schedulers is keyed by process id, and ``setdefault`` is atomic. The at-fork hook makes that first
 use take the slow path; without the hook (uWSGI forks in C) the credential arms itself when its
@@ -56,24 +56,25 @@ class Scheduler:
         self.workers = Workers(refresh, self.wake)
         self.is_started = False
         self.is_retired = False
-        self._inbox: queue.SimpleQueue[Reference | None] = queue.SimpleQueue()
+        self._changed: OrderedDict[Reference, None] = OrderedDict()
+        self._calls: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._runner: dict[str, int] = {}
 
     def add(self, cache: TokenCache) -> None:
         """Have a cache looked at, now that it has changed. Does not block; may start the thread."""
-        self._inbox.put(weakref.ref(cache))
+        self._changed[weakref.ref(cache)] = None
         if not self.is_started:
             self.is_started = start(new_thread(self._run))
-            if not self.is_started:
-                self._empty_inbox()  # or it would grow
+        elif self._calls.empty():
+            self.wake()
 
     def wake(self) -> None:
         """Have the thread look at what there is to do."""
-        self._inbox.put(None)
+        self._calls.put(None)
 
     def run_due(self) -> float:
         """Hand what is due to the workers; return how many seconds to sleep, 0 if there is more."""
-        for cache in self._empty_inbox():
+        for cache in self._take_changed():
             self.schedule.add(cache)
         for reference in self.schedule.pop_due():
             self.workers.submit(reference)
@@ -82,8 +83,10 @@ class Scheduler:
 
     def look_after_fork(self) -> None:
         """Have each armed credential notice at its next use that its process is a new one."""
-        for cache in [*self.schedule.caches(), *self._empty_inbox()]:
-            cache.look_after_fork()
+        changed = [reference() for reference in list(self._changed)]
+        for cache in (*self.schedule.caches(), *changed):
+            if cache is not None:
+                cache.look_after_fork()
 
     def _run(self) -> None:
         me = threading.get_ident()
@@ -98,11 +101,16 @@ class Scheduler:
                     self._retire()
                     return
                 was_empty = is_empty
-                with suppress(queue.Empty):
-                    first = self._inbox.get(timeout=IDLE_SECONDS if is_empty else delay)
-                    self._take(first)
+                self._sleep(IDLE_SECONDS if is_empty else delay)
             except BaseException:  # noqa: BLE001 - the thread goes on, or nobody would be refreshed
                 report_exception()
+
+    def _sleep(self, seconds: float) -> None:
+        """Sleep until there is a call, for so long at most."""
+        with suppress(queue.Empty):
+            self._calls.get(timeout=seconds)
+            while True:
+                self._calls.get_nowait()
 
     def _retire(self) -> None:
         """Give way to the next scheduler. Who adds to this one meanwhile adds to that as well."""
@@ -110,24 +118,18 @@ class Scheduler:
             if scheduler is self:
                 _schedulers.pop(process, None)
         self.is_retired = True
-        for cache in self._empty_inbox():
+        for cache in self._take_changed():
             arm(cache, self.refresh)
 
-    def _take(self, reference: Reference | None) -> None:
-        cache = reference() if reference is not None else None
-        if cache is not None:
-            self.schedule.add(cache)
-
-    def _empty_inbox(self) -> list[TokenCache]:
-        """Take out all that is in the inbox, but for what was dropped."""
-        caches: dict[int, TokenCache] = {}
-        with suppress(queue.Empty):
+    def _take_changed(self) -> list[TokenCache]:
+        """Take out what has changed, but for what was dropped."""
+        caches = []
+        with suppress(KeyError):
             while True:
-                reference = self._inbox.get_nowait()
-                cache = reference() if reference is not None else None
+                cache = self._changed.popitem(last=False)[0]()
                 if cache is not None:
-                    caches[id(cache)] = cache
-        return list(caches.values())
+                    caches.append(cache)
+        return caches
 
 
 class Workers:

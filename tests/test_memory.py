@@ -1,11 +1,7 @@
-"""What the garbage collector does to credentials, and finalizers to those who hold a lock.
-
-The faults are numbered as in the project's list of fifty.
-"""
+"""What the garbage collector does to credentials, and finalizers to those who hold a lock."""
 
 import asyncio
 import gc
-import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -13,18 +9,21 @@ from typing import Any
 
 import pytest
 from azure.communication.common import CommunicationTokenCredential, aio
-from azure.communication.common.aio._scheduler import scheduler as loop_scheduler
 
 from scaffolding import (
-    DEADLINE,
     Call,
     Clock,
     Fault,
     Issuer,
+    aio_credential,
+    aio_scheduler,
+    armed_caches,
+    cache_of,
     make_token,
     manual_scheduler,
     on_clock,
     run_async,
+    state_of,
     turn_until,
     wait_until,
 )
@@ -62,7 +61,7 @@ class AsyncOwner(Owner):
 def test_credentials_that_are_dropped_without_close_are_collected(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fault 26: two thousand leave no entry behind and call no refresher."""
+    """Two thousand leave no entry behind and call no refresher."""
     scheduler = manual_scheduler(monkeypatch, clock)
     issuer = Issuer(wall=clock.wall)
     credential_type = on_clock(CommunicationTokenCredential, clock)
@@ -77,17 +76,17 @@ def test_credentials_that_are_dropped_without_close_are_collected(
     del credentials
     assert [reference() for reference in references if reference() is not None] == [kept]
     scheduler.run_due()
-    assert len(scheduler._schedule) == 1
+    assert len(scheduler.schedule) == 1
     clock.advance(3_000)
     scheduler.run_due()
     issuer.wait_for_call(1)
-    wait_until(lambda: not kept._flights)
+    wait_until(lambda: not state_of(kept).refreshes)
     assert issuer.calls == 1
     kept.close()
 
 
 def test_aio_credentials_that_are_dropped_without_close_are_collected(clock: Clock) -> None:
-    """Fault 26: on an event loop as well, where no task and only one timer is left behind."""
+    """On an event loop as well, where no task and only one timer is left behind."""
     issuer = Issuer(wall=clock.wall)
     credential_type = on_clock(aio.CommunicationTokenCredential, clock)
 
@@ -104,9 +103,8 @@ def test_aio_credentials_that_are_dropped_without_close_are_collected(clock: Clo
         references = [weakref.ref(credential) for credential in credentials]
         del credentials
         assert not any(reference() for reference in references)
-        timers = loop_scheduler(asyncio.get_running_loop())
-        timers._look()
-        assert len(timers._schedule) == 0
+        aio_scheduler.scheduler(asyncio.get_running_loop(), aio_credential._refresh_ahead).run_due()
+        assert armed_caches() == []
         assert len(asyncio.all_tasks()) == 1
 
     run_async(main())
@@ -117,7 +115,7 @@ def test_aio_credentials_that_are_dropped_without_close_are_collected(clock: Clo
 def test_a_client_with_its_credential_and_its_method_is_collected(
     clock: Clock, monkeypatch: pytest.MonkeyPatch, use: str
 ) -> None:
-    """Fault 26: a refresher that is a method of the owner makes a circle, and no more than that."""
+    """A refresher that is a method of the owner makes a circle, and no more than that."""
     scheduler = manual_scheduler(monkeypatch, clock)
     owner = Owner(on_clock(CommunicationTokenCredential, clock), clock)
     if use == "failed":
@@ -134,14 +132,14 @@ def test_a_client_with_its_credential_and_its_method_is_collected(
     del owner
     wait_until(lambda: gc.collect() >= 0 and reference() is None)
     scheduler.run_due()
-    assert len(scheduler._schedule) == 0
+    assert len(scheduler.schedule) == 0
 
 
 @pytest.mark.parametrize("use", ["unused", "refreshed", "failed"])
 def test_an_aio_client_with_its_credential_and_its_method_is_collected(
     clock: Clock, use: str
 ) -> None:
-    """Fault 26: the same on an event loop that goes on running."""
+    """The same on an event loop that goes on running."""
 
     async def main() -> None:
         owner = AsyncOwner(on_clock(aio.CommunicationTokenCredential, clock), clock)
@@ -164,7 +162,7 @@ def test_an_aio_client_with_its_credential_and_its_method_is_collected(
 def test_a_dropped_credential_with_a_refresh_under_way_is_collected_after_it(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fault 26: the worker that refreshes a credential keeps it for as long, and no longer."""
+    """The worker that refreshes a credential keeps it for as long, and no longer."""
     scheduler = manual_scheduler(monkeypatch, clock)
     issuer = Issuer(wall=clock.wall)
     issuer.hold()
@@ -173,7 +171,7 @@ def test_a_dropped_credential_with_a_refresh_under_way_is_collected_after_it(
     )
     scheduler.run_due()
     issuer.wait_for_call(1)
-    reference = weakref.ref(credential)
+    reference = weakref.ref(cache_of(credential))
     del credential
     gc.collect()
     assert reference() is not None
@@ -184,7 +182,7 @@ def test_a_dropped_credential_with_a_refresh_under_way_is_collected_after_it(
 
 
 def test_an_aio_refresh_under_way_ends_for_a_credential_that_was_dropped(clock: Clock) -> None:
-    """Fault 26: on a loop a refresh goes on without anybody who waits, and then lets go."""
+    """On a loop a refresh goes on without anybody who waits, and then lets go."""
     issuer = Issuer(wall=clock.wall)
     issuer.hold()
 
@@ -193,7 +191,7 @@ def test_an_aio_refresh_under_way_ends_for_a_credential_that_was_dropped(clock: 
             token_refresher=issuer.issue, proactive_refresh=True
         )
         await turn_until(lambda: issuer.calls == 1)
-        reference = weakref.ref(credential)
+        reference = weakref.ref(cache_of(credential))
         del credential
         gc.collect()
         assert reference() is not None
@@ -205,7 +203,7 @@ def test_an_aio_refresh_under_way_ends_for_a_credential_that_was_dropped(clock: 
 
 
 def test_a_failure_keeps_nothing_of_the_refresher_alive(clock: Clock) -> None:
-    """Fault 26: the failure that a credential remembers has no traceback, which holds variables."""
+    """The failure that a credential remembers has no traceback, which holds variables."""
     left: list[weakref.ref[set[int]]] = []
 
     def refresh() -> str:
@@ -222,40 +220,14 @@ def test_a_failure_keeps_nothing_of_the_refresher_alive(clock: Clock) -> None:
     assert [reference() for reference in left] == [None, None]
 
 
-# ---- Finalizers and callbacks while locks are held
-
-
-def test_dropping_a_credential_takes_no_lock(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fault 32: the callback of the weak reference runs although the scheduler is locked."""
-    scheduler = manual_scheduler(monkeypatch, clock)
-    held, done = threading.Event(), threading.Event()
-    credentials = [
-        on_clock(CommunicationTokenCredential, clock)(
-            make_token(clock.wall() + 3_600), token_refresher=Issuer(), proactive_refresh=True
-        )
-        for _ in range(10)
-    ]
-
-    def hold() -> None:
-        with scheduler._lock, scheduler._workers._changed:
-            held.set()
-            done.wait(DEADLINE)
-
-    holder = Call(hold)
-    assert held.wait(DEADLINE)
-    Call(credentials[0].close).value()
-    Call(credentials.clear).value()
-    done.set()
-    holder.settle()
-    scheduler.run_due()
-    assert len(scheduler._schedule) == 0
+# ---- Finalizers and callbacks at any point
 
 
 @pytest.mark.parametrize("act", ["close", "drop", "arm"])
 def test_a_finalizer_may_run_while_the_scheduler_is_at_work(
     clock: Clock, monkeypatch: pytest.MonkeyPatch, act: str
 ) -> None:
-    """Fault 32: wherever it hits the thread that arms a credential, that one is armed."""
+    """Wherever it hits the thread that arms a credential, that one is armed."""
     scheduler = manual_scheduler(monkeypatch, clock)
     credential_type = on_clock(CommunicationTokenCredential, clock)
     token = make_token(clock.wall() + 3_600)
@@ -281,10 +253,11 @@ def test_a_finalizer_may_run_while_the_scheduler_is_at_work(
         other = Call(arm).value()
         for victim in victims:
             victim.close()
-        assert scheduler._schedule.items() == [other]
+        scheduler.run_due()
+        assert scheduler.schedule.caches() == [cache_of(other)]
         other.close()
         scheduler.run_due()
-        assert len(scheduler._schedule) == 0
+        assert len(scheduler.schedule) == 0
         if not fault.happened:
             break
     assert nth > 20
@@ -315,7 +288,7 @@ def eager_collector() -> Iterator[None]:
 def test_finalizers_that_use_credentials_run_anywhere(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Faults 20 and 32: clients are dropped by several threads while the collector storms."""
+    """Clients are dropped by several threads while the collector storms."""
     manual_scheduler(monkeypatch, clock)
     monkeypatch.setattr(Finalized, "ended", 0)
     credential_type = on_clock(CommunicationTokenCredential, clock)

@@ -1,7 +1,4 @@
-"""What forked and spawned processes, and the end of the interpreter, do to a credential.
-
-The faults are numbered as in the project's list of fifty.
-"""
+"""What forked and spawned processes, and the end of the interpreter, do to a credential."""
 
 import asyncio
 import os
@@ -21,17 +18,21 @@ from typing import Any, TypeVar
 
 import pytest
 from azure.communication.common import CommunicationTokenCredential, aio
-from azure.communication.common._sync import _scheduler
-from azure.communication.common._sync._scheduler import Scheduler
 
 from scaffolding import (
     DEADLINE,
     Call,
     Clock,
+    Fault,
     Issuer,
+    Scheduler,
+    cache_of,
     make_token,
     on_clock,
+    refresh_ahead,
     run_async,
+    state_of,
+    sync_scheduler,
     turn_until,
     wait_until,
 )
@@ -74,9 +75,7 @@ def own_threads() -> int:
 
 def refresh_now() -> None:
     """Wake the scheduler, which does not know that a test has moved the clock."""
-    scheduler = _scheduler.scheduler()
-    with scheduler._lock:
-        scheduler._changed.notify()
+    sync_scheduler.scheduler(refresh_ahead).wake()
 
 
 @pytest.fixture
@@ -88,7 +87,7 @@ def clock() -> Clock:
 def forking(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The two ways to notice a fork; the second is all there is under uWSGI, which forks in C."""
     if request.param == "process id alone":
-        monkeypatch.setattr(Scheduler, "visit_all_after_fork", lambda _: None)
+        monkeypatch.setattr(Scheduler, "look_after_fork", lambda _: None)
     return str(request.param)
 
 
@@ -96,8 +95,10 @@ def forking(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 def schedulers(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> dict[int, Any]:
     """Have each process make a scheduler that goes by the clock, with threads as ever."""
     fresh: dict[int, Any] = {}
-    monkeypatch.setattr(_scheduler, "_schedulers", fresh)
-    monkeypatch.setattr(_scheduler, "Scheduler", lambda: Scheduler(clock.wall, clock.mono))
+    monkeypatch.setattr(sync_scheduler, "_schedulers", fresh)
+    monkeypatch.setattr(
+        sync_scheduler, "Scheduler", lambda refresh: Scheduler(refresh, clock.sources())
+    )
     return fresh
 
 
@@ -107,7 +108,7 @@ def schedulers(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> dict[int, Any]:
 @needs_fork
 @pytest.mark.usefixtures("forking")
 def test_a_child_serves_the_inherited_token_and_then_refreshes_for_itself(clock: Clock) -> None:
-    """Fault 22: forked while nothing happens, the child calls the refresher when it needs to."""
+    """Forked while nothing happens, the child calls the refresher when it needs to."""
     issuer = Issuer(wall=clock.wall)
     first = make_token(clock.wall() + 3_600)
     credential = on_clock(CommunicationTokenCredential, clock)(first, token_refresher=issuer)
@@ -128,13 +129,13 @@ def test_a_child_serves_the_inherited_token_and_then_refreshes_for_itself(clock:
 def test_a_child_goes_on_refreshing_ahead(
     clock: Clock, forking: str, schedulers: dict[int, Any]
 ) -> None:
-    """Fault 22: forked while the scheduler sleeps, the child gets one of its own at first use."""
+    """Forked while the scheduler sleeps, the child gets one of its own at first use."""
     issuer = Issuer(wall=clock.wall)
     first = make_token(clock.wall() + 3_600)
     credential = on_clock(CommunicationTokenCredential, clock)(
         first, token_refresher=issuer, proactive_refresh=True
     )
-    entry = credential._entry
+    entry = cache_of(credential).entry
     assert own_threads() >= 1
 
     def use() -> tuple[list[bool], str]:
@@ -150,15 +151,19 @@ def test_a_child_goes_on_refreshing_ahead(
     observed, fresh = in_child(use)
     assert observed == [True, forking == "at-fork hook", True]
     assert fresh != first
-    assert (credential._entry, credential.get_token().token, issuer.calls) == (entry, first, 0)
+    assert (cache_of(credential).entry, credential.get_token().token, issuer.calls) == (
+        entry,
+        first,
+        0,
+    )
     assert list(schedulers) == [os.getpid()]
     credential.close()
 
 
 @needs_fork
 @pytest.mark.usefixtures("forking")
-def test_a_child_forked_in_the_middle_of_a_refresh_flies_its_own(clock: Clock) -> None:
-    """Fault 22: the child waits for no thread that it does not have; the parent is unaffected."""
+def test_a_child_forked_in_the_middle_of_a_refresh_leads_its_own(clock: Clock) -> None:
+    """The child waits for no thread that it does not have; the parent is unaffected."""
     issuer = Issuer(wall=clock.wall)
     issuer.hold()
     credential = on_clock(CommunicationTokenCredential, clock)(token_refresher=issuer)
@@ -171,7 +176,7 @@ def test_a_child_forked_in_the_middle_of_a_refresh_flies_its_own(clock: Clock) -
         return len(tokens), issuer.calls
 
     assert in_child(use) == (1, 2)
-    assert len(credential._flights) == 1
+    assert len(state_of(credential).refreshes) == 1
     issuer.release()
     assert leader.value() is credential.get_token()
     assert issuer.calls == 1
@@ -179,8 +184,8 @@ def test_a_child_forked_in_the_middle_of_a_refresh_flies_its_own(clock: Clock) -
 
 @needs_fork
 @pytest.mark.usefixtures("forking")
-def test_a_child_forked_in_the_middle_of_a_background_refresh_flies_its_own(clock: Clock) -> None:
-    """Fault 22: the child has a worker of its own do what the parent's worker is at."""
+def test_a_child_forked_in_the_middle_of_a_background_refresh_leads_its_own(clock: Clock) -> None:
+    """The child has a worker of its own do what the parent's worker is at."""
     issuer = Issuer(wall=clock.wall)
     issuer.hold()
     first = make_token(clock.wall() + 3_600)
@@ -198,10 +203,10 @@ def test_a_child_forked_in_the_middle_of_a_background_refresh_flies_its_own(cloc
         return own_threads() >= 1, issuer.calls
 
     assert in_child(use) == (True, 2)
-    assert len(credential._flights) == 1
+    assert len(state_of(credential).refreshes) == 1
     assert credential.get_token().token == first
     issuer.release()
-    wait_until(lambda: not credential._flights)
+    wait_until(lambda: not state_of(credential).refreshes)
     assert credential.get_token().token != first
     assert issuer.calls == 1
     credential.close()
@@ -209,40 +214,8 @@ def test_a_child_forked_in_the_middle_of_a_background_refresh_flies_its_own(cloc
 
 @needs_fork
 @pytest.mark.usefixtures("forking")
-def test_a_child_forked_while_locks_are_held_gets_new_ones(
-    clock: Clock, schedulers: dict[int, Any]
-) -> None:
-    """Fault 22: a lock that another thread held at the fork is never released in the child."""
-    issuer = Issuer(wall=clock.wall)
-    credential = on_clock(CommunicationTokenCredential, clock)(
-        make_token(clock.wall() + 3_600), token_refresher=issuer, proactive_refresh=True
-    )
-    scheduler = schedulers[os.getpid()]
-    held, done = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with credential._lock, scheduler._lock, scheduler._workers._changed:
-            held.set()
-            done.wait(DEADLINE)
-
-    holder = Call(hold)
-    assert held.wait(DEADLINE)
-
-    def use() -> int:
-        clock.advance(3_601)
-        return Call(credential.get_token).value().expires_on
-
-    assert in_child(use) == clock.wall() + 7_201
-    done.set()
-    holder.settle()
-    assert issuer.calls == 0
-    credential.close()
-
-
-@needs_fork
-@pytest.mark.usefixtures("forking")
 def test_a_refresher_may_fork(clock: Clock) -> None:
-    """Fault 22: a child that the refresher itself forked may ask for a token, and refreshes."""
+    """A child that the refresher itself forked may ask for a token, and refreshes."""
     in_children = []
 
     def fork() -> str:
@@ -260,7 +233,7 @@ def test_a_refresher_may_fork(clock: Clock) -> None:
 @needs_fork
 @pytest.mark.usefixtures("forking")
 def test_unused_workers_of_a_preloading_server_issue_nothing(clock: Clock) -> None:
-    """Fault 23: eight forked children have no thread of the package, even if a refresh is due."""
+    """Eight forked children have no thread of the package, even if a refresh is due."""
     issuer = Issuer(wall=clock.wall)
     issuer.hold()
     credentials = [
@@ -275,9 +248,9 @@ def test_unused_workers_of_a_preloading_server_issue_nothing(clock: Clock) -> No
         )
     )
     issuer.wait_for_call(1)
-    clock.advance(3_500)
 
     def idle() -> tuple[int, int]:
+        clock.advance(3_500)
         issuer.release()
         return own_threads(), issuer.calls
 
@@ -296,43 +269,34 @@ def test_unused_workers_of_a_preloading_server_issue_nothing(clock: Clock) -> No
 @needs_fork
 @pytest.mark.usefixtures("forking")
 @pytest.mark.parametrize("victim", [0, 1], ids=["itself", "another one"])
-def test_a_finalizer_may_close_a_credential_while_one_is_renewed(clock: Clock, victim: int) -> None:
-    """Faults 22 and 32: what a child does at the first use may be interrupted at any lock."""
-    finalizers: list[Callable[[], None]] = []
-    after = 0
-
-    class Interrupted(on_clock(CommunicationTokenCredential, clock)):  # type: ignore[misc]
-        __slots__ = ()
-
-        @staticmethod
-        def _mono() -> float:  # read under each of the locks
-            nonlocal after
-            if finalizers and not after:
-                finalizers.pop()()
-            after -= 1
-            return clock.mono()
-
+def test_a_finalizer_may_close_a_credential_at_its_first_use(clock: Clock, victim: int) -> None:
+    """What a child does at the first use may be interrupted at any point."""
     issuer = Issuer(wall=clock.wall)
-    credentials = [Interrupted(token_refresher=issuer) for _ in range(2)]
+    credentials = [
+        on_clock(CommunicationTokenCredential, clock)(token_refresher=issuer) for _ in range(2)
+    ]
 
-    def use() -> list[str]:
+    def use() -> list[Any]:
         def ask() -> str:
-            try:
-                return str(credentials[0].get_token().expires_on)
-            except RuntimeError as error:
-                return str(error).partition(".")[0]
+            with fault:
+                try:
+                    return str(credentials[0].get_token().expires_on)
+                except RuntimeError as error:
+                    return str(error).partition(":")[0]
 
-        finalizers.append(credentials[victim].close)
-        return [Call(ask).value(), repr(credentials[victim])]
+        return [Call(ask).value(), repr(credentials[victim]), fault.happened]
 
-    for point in range(3):
-        after = point
-        outcome, closed = in_child(use)
-        assert closed == "<Interrupted: closed>"
-        if victim:
-            assert outcome == str(int(clock.wall()) + 3_600)
-        else:
-            assert outcome == "The credential has been closed"
+    for nth in range(1, 1_000, 7):
+        fault = Fault(nth, credentials[victim].close)
+        outcome, closed, happened = in_child(use)
+        if not happened:
+            break
+        assert closed == "<CommunicationTokenCredential: closed>"
+        expected = {str(int(clock.wall()) + 3_600)}
+        if not victim:
+            expected.add("The credential has been closed")
+        assert outcome in expected
+    assert nth > 20
 
 
 # ---- Fork, asynchronous
@@ -342,7 +306,7 @@ def test_a_finalizer_may_close_a_credential_while_one_is_renewed(clock: Clock, v
 @pytest.mark.parametrize("proactive", [False, True])
 @pytest.mark.parametrize("at", ["rest", "a refresh", "a refresh, on its thread"])
 def test_a_child_runs_a_loop_of_its_own(clock: Clock, proactive: bool, at: str) -> None:
-    """Fault 22: the aio credential is served on the child's loop, whatever the parent's was at."""
+    """The aio credential is served on the child's loop, whatever the parent's was at."""
     clock.set_wall(time.time())  # which the loops' timers go by
     issuer = Issuer(wall=clock.wall)
     credential = on_clock(aio.CommunicationTokenCredential, clock)(
@@ -351,7 +315,7 @@ def test_a_child_runs_a_loop_of_its_own(clock: Clock, proactive: bool, at: str) 
 
     async def ask() -> int:
         tokens = await asyncio.gather(*(credential.get_token() for _ in range(5)))
-        assert proactive == bool(credential._entry)
+        assert proactive == bool(cache_of(credential).entry)
         return len({token.token for token in tokens})
 
     def use() -> tuple[int, int]:
@@ -437,12 +401,12 @@ def run(code: str, *arguments: str) -> str:
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_a_credential_is_made_in_each_process(tmp_path: Path, method: str) -> None:
-    """Fault 24: handing one on is refused with the remedy; one that is made there works."""
+    """Handing one on is refused with the remedy; one that is made there works."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     assert run(str(script), method).splitlines() == [
-        "A CommunicationTokenCredential cannot be pickled or copied: it holds a secret and a "
-        "lock. Create one in each process; within a process, share the object itself.",
+        "A CommunicationTokenCredential cannot be pickled or copied: it holds a secret. Create one "
+        "in each process; within a process, share the object itself",
         "issued",
     ]
 
@@ -543,7 +507,7 @@ ENDS = {
 
 @pytest.mark.parametrize("end", ENDS)
 def test_the_interpreter_ends_at_once_and_in_silence(end: str) -> None:
-    """Fault 30: nothing delays the end, and nothing is printed on the way."""
+    """Nothing delays the end, and nothing is printed on the way."""
     assert run(PRELUDE + textwrap.dedent(ENDS[end])) == ""
 
 
@@ -551,7 +515,7 @@ def test_the_interpreter_ends_at_once_and_in_silence(end: str) -> None:
 
 
 def test_importing_starts_and_loads_nothing() -> None:
-    """Fault 31: no thread, no at-fork hook, and no module that azure-core does not load."""
+    """No thread, no at-fork hook, and no module that azure-core does not load."""
     code = """
         import os, sys, threading
         import azure.core.credentials, azure.core.exceptions

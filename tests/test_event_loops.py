@@ -1,7 +1,4 @@
-"""What coroutines, event loops and cancellation do to one asynchronous credential.
-
-The faults are numbered as in the project's list of fifty.
-"""
+"""What coroutines, event loops and cancellation do to one asynchronous credential."""
 
 import asyncio
 import contextlib
@@ -16,10 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from azure.communication.common import _refresh
 from azure.communication.common.aio import CommunicationTokenCredential
-from azure.communication.common.aio import _credential as _aio_credential
-from azure.communication.common.aio._scheduler import scheduler as loop_scheduler
 from azure.core.credentials import AccessToken
 
 from scaffolding import (
@@ -28,11 +22,16 @@ from scaffolding import (
     Clock,
     Issuer,
     Tally,
+    aio_credential,
+    armed_caches,
+    cache_of,
     call_together,
-    count_boarding,
+    count_waiting,
     make_token,
     on_clock,
+    rules,
     run_async,
+    state_of,
     turn_until,
     wait_until,
 )
@@ -48,14 +47,14 @@ def clock() -> Clock:
 @pytest.fixture
 def waiting(clock: Clock) -> Waiting:
     """The credential's class on the clock, and the count of those who wait for a refresh."""
-    return count_boarding(on_clock(CommunicationTokenCredential, clock))
+    return count_waiting(on_clock(CommunicationTokenCredential, clock))
 
 
 @pytest.fixture
-def short_flights(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_refreshes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a refresh take a twentieth of a second at most, in real time."""
-    monkeypatch.setattr(_refresh, "FLIGHT_SECONDS", 0.05)
-    monkeypatch.setattr(_aio_credential, "FLIGHT_SECONDS", 0.05)
+    monkeypatch.setattr(rules, "REFRESH_SECONDS", 0.05)
+    monkeypatch.setattr(aio_credential, "REFRESH_SECONDS", 0.05)
 
 
 @pytest.fixture(autouse=True)
@@ -104,8 +103,8 @@ def stop(loop: asyncio.AbstractEventLoop, thread: "Call[None] | None" = None) ->
 def test_coroutines_share_one_refresh_beside_a_heartbeat(
     clock: Clock, waiting: Waiting, count: int
 ) -> None:
-    """Faults 1 and 4: one call for all who meet an expired token, and the loop goes on turning."""
-    credential_type, boarded = waiting
+    """One call for all who meet an expired token, and the loop goes on turning."""
+    credential_type, counted = waiting
     issuer = Issuer(wall=clock.wall)
     issuer.hold()
     credential = credential_type(make_token(clock.wall() + 60), token_refresher=issuer.issue)
@@ -121,7 +120,7 @@ def test_coroutines_share_one_refresh_beside_a_heartbeat(
     async def main() -> set[str]:
         heart = asyncio.create_task(beat())
         calls = [asyncio.create_task(credential.get_token()) for _ in range(count)]
-        await turn_until(lambda: boarded.value == count)
+        await turn_until(lambda: counted.value == count)
         begun = beats
         await turn_until(lambda: beats >= begun + 100)
         issuer.release()
@@ -131,12 +130,12 @@ def test_coroutines_share_one_refresh_beside_a_heartbeat(
 
     assert len(run_async(main())) == 1
     assert issuer.calls == 1
-    assert boarded.value == count
+    assert counted.value == count
 
 
 def test_coroutines_share_one_failure(clock: Clock, waiting: Waiting) -> None:
-    """Fault 2: one call fails for all; its caller gets the exception, the others copies of it."""
-    credential_type, boarded = waiting
+    """One call fails for all; its caller gets the exception, the others copies of it."""
+    credential_type, counted = waiting
     error = ConnectionError("the issuer is away")
     issuer = Issuer(error)
     issuer.hold()
@@ -144,7 +143,7 @@ def test_coroutines_share_one_failure(clock: Clock, waiting: Waiting) -> None:
 
     async def main() -> list[Any]:
         calls = [asyncio.create_task(credential.get_token()) for _ in range(1_000)]
-        await turn_until(lambda: boarded.value == 1_000)
+        await turn_until(lambda: counted.value == 1_000)
         issuer.release()
         return await asyncio.gather(*calls, return_exceptions=True)
 
@@ -160,15 +159,15 @@ def test_coroutines_share_one_failure(clock: Clock, waiting: Waiting) -> None:
 
 
 def test_waiting_coroutines_use_no_cpu(waiting: Waiting) -> None:
-    """Fault 3: a thousand coroutines wait for half a second at next to no cost."""
-    credential_type, boarded = waiting
+    """A thousand coroutines wait for half a second at next to no cost."""
+    credential_type, counted = waiting
     issuer = Issuer()
     issuer.hold()
     credential = credential_type(token_refresher=issuer.issue)
 
     async def main() -> float:
         calls = [asyncio.create_task(credential.get_token()) for _ in range(1_000)]
-        await turn_until(lambda: boarded.value == 1_000)
+        await turn_until(lambda: counted.value == 1_000)
         before = time.process_time()
         await asyncio.sleep(0.5)
         spent = time.process_time() - before
@@ -183,7 +182,7 @@ def test_waiting_coroutines_use_no_cpu(waiting: Waiting) -> None:
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="asyncio has no eager tasks yet")
 @pytest.mark.parametrize("kind", ["plain", "async"])
 def test_eager_tasks_make_no_difference(clock: Clock, kind: str) -> None:
-    """Fault 1: where tasks start eagerly, a refresh may be over before its caller awaits it."""
+    """Where tasks start eagerly, a refresh may be over before its caller awaits it."""
     issuer = Issuer(ConnectionError, wall=clock.wall)
     credential = on_clock(CommunicationTokenCredential, clock)(
         token_refresher=issuer if kind == "plain" else issuer.issue
@@ -205,8 +204,8 @@ def test_eager_tasks_make_no_difference(clock: Clock, kind: str) -> None:
 def test_nobody_waits_for_a_slow_refresh_of_a_valid_token(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fault 6: who started the refresh waits a while and goes on with the token, others at once."""
-    monkeypatch.setattr(_refresh, "PATIENCE_SECONDS", 0.05)
+    """Who started the refresh waits a while and goes on with the token, others at once."""
+    monkeypatch.setattr(rules, "PATIENCE_SECONDS", 0.05)
     first, fresh = make_token(clock.wall() + 200), make_token(clock.wall() + 3_600)
     issuer = Issuer(fresh)
     issuer.hold()
@@ -220,7 +219,7 @@ def test_nobody_waits_for_a_slow_refresh_of_a_valid_token(
         assert not leader.done()
         tokens.append((await leader).token)
         issuer.release()
-        await turn_until(lambda: not credential._flights)
+        await turn_until(lambda: not state_of(credential).refreshes)
         return [*tokens, (await credential.get_token()).token]
 
     assert run_async(main()) == [first] * 11 + [fresh]
@@ -248,7 +247,7 @@ BAD_RESULTS: list[Any] = [
 def test_a_bad_result_is_explained(
     clock: Clock, kind: str, result: Callable[[], Any], error: type[Exception], words: str
 ) -> None:
-    """Fault 13: an expired, empty or foreign result is a typed error, and harms no valid token."""
+    """An expired, empty or foreign result is a typed error, and harms no valid token."""
     credential_type = on_clock(CommunicationTokenCredential, clock)
     first = make_token(clock.wall() + 100)
 
@@ -267,10 +266,10 @@ def test_a_bad_result_is_explained(
 # ---- A refresher that hangs
 
 
-@pytest.mark.usefixtures("short_flights")
+@pytest.mark.usefixtures("short_refreshes")
 @pytest.mark.parametrize("stubborn", [False, True])
 def test_a_refresh_that_hangs_is_given_up(stubborn: bool) -> None:
-    """Fault 14: it is cancelled, even if it does not end then, and the next caller starts anew."""
+    """It is cancelled, even if it does not end then, and the next caller starts anew."""
     cancelled = threading.Event()
 
     async def hang() -> None:
@@ -298,7 +297,7 @@ def test_a_refresh_that_hangs_is_given_up(stubborn: bool) -> None:
 
 @pytest.mark.parametrize("error", [asyncio.TimeoutError(), TimeoutError("of its own")])
 def test_a_time_out_of_the_refresher_is_its_own(error: Exception) -> None:
-    """Fault 14: a time-out that the refresher raised is not taken for that of the refresh."""
+    """A time-out that the refresher raised is not taken for that of the refresh."""
     credential = CommunicationTokenCredential(token_refresher=Issuer(error).issue)
     with pytest.raises(type(error)) as caught:
         run_async(credential.get_token())
@@ -306,7 +305,7 @@ def test_a_time_out_of_the_refresher_is_its_own(error: Exception) -> None:
 
 
 def test_a_late_result_of_a_superseded_refresh(clock: Clock, waiting: Waiting) -> None:
-    """Fault 14: after a minute a newcomer starts another refresh; the late result is no newer."""
+    """After a minute a newcomer starts another refresh; the late result is no newer."""
     credential_type, _ = waiting
     late, prompt = make_token(clock.wall() + 1_800), make_token(clock.wall() + 3_600)
 
@@ -340,14 +339,14 @@ def test_a_late_result_of_a_superseded_refresh(clock: Clock, waiting: Waiting) -
 def test_a_waiter_on_another_loop_takes_over_from_an_interrupted_one(
     waiting: Waiting, kind: str, interrupt: type[BaseException]
 ) -> None:
-    """Fault 15: an interrupt ends its own loop; it is no failure for those who wait elsewhere."""
-    credential_type, boarded = waiting
+    """An interrupt ends its own loop; it is no failure for those who wait elsewhere."""
+    credential_type, counted = waiting
     fresh = make_token(4_000_000_000)
     waiters: list[Call[AccessToken]] = []
 
     def interrupted() -> None:
         waiters.append(Call(lambda: asyncio.run(credential.get_token())))
-        boarded.wait_for(2)
+        counted.wait_for(2)
         raise interrupt
 
     issuer = Issuer(interrupted, fresh)
@@ -357,14 +356,14 @@ def test_a_waiter_on_another_loop_takes_over_from_an_interrupted_one(
     assert waiters[0].value().token == fresh
     assert run_async(credential.get_token()).token == fresh
     assert issuer.calls == 2
-    assert credential._state.failures == 0
+    assert state_of(credential).failures == 0
 
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError, GeneratorExit, pytest.fail.Exception])
 def test_a_refresher_that_cancels_itself_has_failed(
     clock: Clock, error: type[BaseException]
 ) -> None:
-    """Fault 16: what is no Exception, raised by the refresher, is a failure and not a storm."""
+    """What is no Exception, raised by the refresher, is a failure and not a storm."""
     first = make_token(clock.wall() + 100)
     issuer = Issuer(error, error)
     credential_type = on_clock(CommunicationTokenCredential, clock)
@@ -389,8 +388,8 @@ def test_a_refresher_that_cancels_itself_has_failed(
 def test_a_cancelled_caller_changes_nothing_for_the_others(
     clock: Clock, waiting: Waiting, victims: list[int]
 ) -> None:
-    """Fault 16: whoever is cancelled, the refresh goes on and the others get its token."""
-    credential_type, boarded = waiting
+    """Whoever is cancelled, the refresh goes on and the others get its token."""
+    credential_type, counted = waiting
     fresh = make_token(clock.wall() + 3_600)
     issuer = Issuer(fresh)
     issuer.hold()
@@ -398,13 +397,13 @@ def test_a_cancelled_caller_changes_nothing_for_the_others(
 
     async def main() -> list[Any]:
         calls = [asyncio.create_task(credential.get_token()) for _ in range(5)]
-        await turn_until(lambda: boarded.value == 5)
+        await turn_until(lambda: counted.value == 5)
         for victim in victims:
             calls[victim].cancel()
         await turn_until(lambda: all(calls[victim].done() for victim in victims))
         issuer.release()
         results = await asyncio.gather(*calls, return_exceptions=True)
-        await turn_until(lambda: not credential._flights)
+        await turn_until(lambda: not state_of(credential).refreshes)
         return [*results, await credential.get_token()]
 
     results = run_async(main())
@@ -420,8 +419,8 @@ def test_a_cancelled_caller_changes_nothing_for_the_others(
 def test_a_cancellation_when_the_token_comes_is_not_lost(
     clock: Clock, waiting: Waiting, turns: int
 ) -> None:
-    """Fault 16: whoever is cancelled before the call is done is cancelled, also at its very end."""
-    credential_type, boarded = waiting
+    """Whoever is cancelled before the call is done is cancelled, also at its very end."""
+    credential_type, counted = waiting
     fresh = make_token(clock.wall() + 3_600)
     issuer = Issuer(fresh)
     issuer.hold()
@@ -429,9 +428,9 @@ def test_a_cancellation_when_the_token_comes_is_not_lost(
 
     async def main() -> tuple[bool, list[Any]]:
         calls = [asyncio.create_task(credential.get_token()) for _ in range(3)]
-        await turn_until(lambda: boarded.value == 3)
+        await turn_until(lambda: counted.value == 3)
         issuer.release()
-        await turn_until(lambda: credential._state.token is not None)
+        await turn_until(lambda: state_of(credential).token is not None)
         for _ in range(turns):
             await asyncio.sleep(0)
         was_in_time = calls[1].cancel()
@@ -446,7 +445,7 @@ def test_a_cancellation_when_the_token_comes_is_not_lost(
 
 def test_a_time_out_around_a_call_is_that_callers_alone(clock: Clock, waiting: Waiting) -> None:
     """Fault 17: ``wait_for`` around ``get_token`` ends that call and no other."""
-    credential_type, boarded = waiting
+    credential_type, counted = waiting
     fresh = make_token(clock.wall() + 3_600)
     issuer = Issuer(fresh)
     issuer.hold()
@@ -455,7 +454,7 @@ def test_a_time_out_around_a_call_is_that_callers_alone(clock: Clock, waiting: W
     async def main() -> AccessToken:
         hurried = asyncio.create_task(asyncio.wait_for(credential.get_token(), 0.01))
         patient = asyncio.create_task(credential.get_token())
-        await turn_until(lambda: boarded.value == 2)
+        await turn_until(lambda: counted.value == 2)
         with pytest.raises(asyncio.TimeoutError):
             await hurried
         assert not patient.done()
@@ -470,7 +469,7 @@ def test_a_time_out_around_a_call_is_that_callers_alone(clock: Clock, waiting: W
 
 
 def test_a_second_loop_goes_on_where_the_first_one_ended(clock: Clock) -> None:
-    """Fault 18: one credential serves one ``asyncio.run`` after another, contended each time."""
+    """One credential serves one ``asyncio.run`` after another, contended each time."""
     issuer = Issuer(wall=clock.wall)
     credential = on_clock(CommunicationTokenCredential, clock)(token_refresher=issuer.issue)
 
@@ -488,8 +487,8 @@ def test_a_second_loop_goes_on_where_the_first_one_ended(clock: Clock) -> None:
 def test_eight_loops_in_eight_threads_share_one_refresh(
     clock: Clock, waiting: Waiting, proactive: bool
 ) -> None:
-    """Fault 18: fifty coroutines on each of eight loops meet an expired token: one call."""
-    credential_type, boarded = waiting
+    """Fifty coroutines on each of eight loops meet an expired token: one call."""
+    credential_type, counted = waiting
     clock.set_wall(time.time())  # which the loops' timers go by
     issuer = Issuer(wall=clock.wall)
     issuer.hold()
@@ -505,7 +504,7 @@ def test_eight_loops_in_eight_threads_share_one_refresh(
         }
 
     threads = call_together(8, lambda: asyncio.run(main()))
-    boarded.wait_for(400)
+    counted.wait_for(400)
     issuer.release()
     assert len(set.union(*(thread.value() for thread in threads))) == 1
     assert issuer.calls == 1
@@ -513,8 +512,8 @@ def test_eight_loops_in_eight_threads_share_one_refresh(
 
 
 def test_a_loop_that_is_torn_down_hands_over(clock: Clock, waiting: Waiting) -> None:
-    """Fault 19: where ``asyncio.run`` ends in the middle of a refresh, a waiter elsewhere flies."""
-    credential_type, boarded = waiting
+    """Where ``asyncio.run`` ends in the middle of a refresh, a waiter elsewhere flies."""
+    credential_type, counted = waiting
     fresh = make_token(clock.wall() + 3_600)
     issuer = Issuer(lambda: asyncio.sleep(3_600), fresh)
     credential = credential_type(token_refresher=issuer.issue)
@@ -524,17 +523,17 @@ def test_a_loop_that_is_torn_down_hands_over(clock: Clock, waiting: Waiting) -> 
         caller = asyncio.create_task(credential.get_token())
         await turn_until(lambda: issuer.calls == 1)
         waiters.append(Call(lambda: asyncio.run(credential.get_token())))
-        await turn_until(lambda: boarded.value == 2)
+        await turn_until(lambda: counted.value == 2)
         assert not caller.done()
 
     run_async(main())
     assert waiters[0].value().token == fresh
     assert issuer.calls == 2
-    assert credential._state.failures == 0
+    assert state_of(credential).failures == 0
 
 
 def test_a_newcomer_does_not_wait_for_a_loop_that_has_stopped(clock: Clock) -> None:
-    """Fault 19: it starts another refresh at once, and what the stopped loop brings is judged."""
+    """It starts another refresh at once, and what the stopped loop brings is judged."""
     late, fresh = make_token(clock.wall() + 1_800), make_token(clock.wall() + 3_600)
     issuer = Issuer(lambda: asyncio.sleep(0, late), fresh)
     issuer.hold()
@@ -552,8 +551,8 @@ def test_a_newcomer_does_not_wait_for_a_loop_that_has_stopped(clock: Clock) -> N
 
 
 def test_a_waiter_takes_over_from_a_loop_that_has_stopped(clock: Clock, waiting: Waiting) -> None:
-    """Fault 19: one who waited already goes on by itself once the refresh is overdue."""
-    credential_type, boarded = waiting
+    """One who waited already goes on by itself once the refresh is overdue."""
+    credential_type, counted = waiting
     fresh = make_token(clock.wall() + 3_600)
     issuer = Issuer(lambda: asyncio.sleep(3_600), fresh)
     credential = credential_type(token_refresher=issuer.issue)
@@ -562,7 +561,7 @@ def test_a_waiter_takes_over_from_a_loop_that_has_stopped(clock: Clock, waiting:
         issuer.wait_for_call(1)
         clock.advance(59.9)
         waiter = Call(lambda: asyncio.run(credential.get_token()))
-        boarded.wait_for(2)
+        counted.wait_for(2)
         stop(loop)
         clock.advance(0.2)
         assert waiter.value().token == fresh
@@ -573,7 +572,7 @@ def test_a_waiter_takes_over_from_a_loop_that_has_stopped(clock: Clock, waiting:
 def test_a_loop_that_is_closed_in_the_middle_of_a_refresh_is_forgotten(
     clock: Clock, complaints: list[str], who: str
 ) -> None:
-    """Fault 19: neither the loop nor the lost refresh is kept; the next caller starts another."""
+    """Neither the loop nor the lost refresh is kept; the next caller starts another."""
     clock.set_wall(time.time())  # which the loops' timers go by
     fresh = make_token(clock.wall() + 3_600)
     issuer = Issuer(lambda: asyncio.sleep(3_600), fresh)
@@ -608,7 +607,7 @@ def test_a_loop_that_is_closed_in_the_middle_of_a_refresh_is_forgotten(
 
 
 def test_a_loop_that_has_stopped_refreshes_nothing_ahead(clock: Clock) -> None:
-    """Fault 19: a proactive credential moves to the loop that uses it, if its own has stopped."""
+    """A proactive credential moves to the loop that uses it, if its own has stopped."""
     clock.set_wall(time.time())  # which the loops' timers go by
     credential = on_clock(CommunicationTokenCredential, clock)(
         make_token(clock.wall() + 3_600), token_refresher=Issuer().issue, proactive_refresh=True
@@ -616,7 +615,7 @@ def test_a_loop_that_has_stopped_refreshes_nothing_ahead(clock: Clock) -> None:
 
     async def armed() -> bool:
         await credential.get_token()
-        return credential in loop_scheduler(asyncio.get_running_loop())._schedule.items()
+        return cache_of(credential) in armed_caches()
 
     with running_loop() as loop:
         assert asyncio.run_coroutine_threadsafe(armed(), loop).result(DEADLINE)
@@ -626,7 +625,7 @@ def test_a_loop_that_has_stopped_refreshes_nothing_ahead(clock: Clock) -> None:
 
 
 def test_no_refresh_is_collected_while_it_is_under_way(clock: Clock) -> None:
-    """Fault 20: a refresher that awaits what nothing refers to survives the collector."""
+    """A refresher that awaits what nothing refers to survives the collector."""
     fresh = make_token(clock.wall() + 3_600)
 
     async def main() -> list[str]:
@@ -649,7 +648,7 @@ def test_no_refresh_is_collected_while_it_is_under_way(clock: Clock) -> None:
         assert len(futures) == 20
         for future in list(futures):
             future.set_result(fresh)
-        await turn_until(lambda: not any(each._flights for each in credentials))
+        await turn_until(lambda: not any(state_of(each).refreshes for each in credentials))
         return [(await each.get_token()).token for each in credentials]
 
     assert run_async(main()) == [fresh] * 20
@@ -659,7 +658,7 @@ def test_no_refresh_is_collected_while_it_is_under_way(clock: Clock) -> None:
 
 
 def test_a_refresher_that_asks_its_own_credential_gets_the_valid_token(clock: Clock) -> None:
-    """Fault 21: while the token is valid, the refresher is served like anybody else."""
+    """While the token is valid, the refresher is served like anybody else."""
     first, fresh = make_token(clock.wall() + 100), make_token(clock.wall() + 3_600)
     seen: list[str] = []
 
@@ -676,10 +675,10 @@ def test_a_refresher_that_asks_its_own_credential_gets_the_valid_token(clock: Cl
 
 @pytest.mark.parametrize("claims", [None, "{}"])
 @pytest.mark.parametrize("way", ["itself", "task", "thread"])
-def test_a_refresher_that_asks_its_own_credential_in_vain_is_told(
+def test_a_refresher_that_asks_its_own_credential_is_told(
     clock: Clock, way: str, claims: str | None
 ) -> None:
-    """Fault 21: without a valid token it gets a clear error, in its tasks and threads as well."""
+    """Without a valid token it gets a clear error, in its tasks and threads as well."""
 
     async def refresh() -> str:
         if way == "itself":
@@ -693,12 +692,12 @@ def test_a_refresher_that_asks_its_own_credential_in_vain_is_told(
         return token.token
 
     credential = on_clock(CommunicationTokenCredential, clock)(token_refresher=refresh)
-    with pytest.raises(RuntimeError, match="asked its own credential"):
+    with pytest.raises(RuntimeError, match="from the credential that it refreshes"):
         run_async(credential.get_token())
 
 
 def test_two_refreshers_that_wait_for_each_other_are_told(clock: Clock) -> None:
-    """Fault 21: a circle through another credential is found as well."""
+    """A circle through another credential is found as well."""
     credential_type = on_clock(CommunicationTokenCredential, clock)
 
     async def ask_second() -> str:
@@ -709,20 +708,20 @@ def test_two_refreshers_that_wait_for_each_other_are_told(clock: Clock) -> None:
 
     first = credential_type(token_refresher=ask_second)
     second = credential_type(token_refresher=ask_first)
-    with pytest.raises(RuntimeError, match="asked its own credential"):
+    with pytest.raises(RuntimeError, match="from the credential that it refreshes"):
         run_async(first.get_token())
 
 
 def test_a_refresher_that_waits_for_itself_through_a_helper_ends(
     clock: Clock, waiting: Waiting
 ) -> None:
-    """Fault 21: a helper thread of which nothing is known waits no longer than a refresh may."""
-    credential_type, boarded = waiting
+    """A helper thread of which nothing is known waits no longer than a refresh may."""
+    credential_type, counted = waiting
 
     async def refresh() -> str:
         clock.advance(59.9)
         helper = Call(lambda: asyncio.run(credential.get_token()))
-        await turn_until(lambda: boarded.value == 2)
+        await turn_until(lambda: counted.value == 2)
         clock.advance(0.2)
         token: AccessToken = await asyncio.to_thread(helper.value)
         return token.token
@@ -741,15 +740,15 @@ def test_a_refresher_that_waits_for_itself_through_a_helper_ends(
 def test_close_fails_the_waiters_and_drops_what_comes_later(
     clock: Clock, waiting: Waiting, elsewhere: bool
 ) -> None:
-    """Fault 44: closing in the middle of a refresh, from wherever, waits for nobody."""
-    credential_type, boarded = waiting
+    """Closing in the middle of a refresh, from wherever, waits for nobody."""
+    credential_type, counted = waiting
     issuer = Issuer(wall=clock.wall)
     issuer.hold()
     credential = credential_type(token_refresher=issuer.issue)
 
     async def main() -> list[Any]:
         calls = [asyncio.create_task(credential.get_token()) for _ in range(5)]
-        await turn_until(lambda: boarded.value == 5 and issuer.calls == 1)
+        await turn_until(lambda: counted.value == 5 and issuer.calls == 1)
         if elsewhere:
             await asyncio.to_thread(lambda: asyncio.run(credential.close()))
         else:
@@ -767,11 +766,11 @@ def test_close_fails_the_waiters_and_drops_what_comes_later(
         (RuntimeError, True)
     ] * 5
     assert issuer.calls == 1
-    assert credential._state.token is None
+    assert state_of(credential).token is None
 
 
 def test_close_is_terminal_and_may_be_repeated(clock: Clock) -> None:
-    """Fault 44: a closed credential has no token and no way back, whoever closed it."""
+    """A closed credential has no token and no way back, whoever closed it."""
     issuer = Issuer(wall=clock.wall)
     credential = on_clock(CommunicationTokenCredential, clock)(
         make_token(clock.wall() + 3_600), token_refresher=issuer.issue, proactive_refresh=True
@@ -796,14 +795,14 @@ def test_close_is_terminal_and_may_be_repeated(clock: Clock) -> None:
 
 
 def test_no_secret_shows(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    """Fault 45: no token in a repr, a log record, an exception or what asyncio prints of tasks."""
+    """No token in a repr, a log record, an exception or what asyncio prints of tasks."""
     caplog.set_level(logging.DEBUG)
     first, second = make_token(clock.wall() + 100), make_token(clock.wall() + 3_600)
     texts: list[str] = []
 
     async def refresh() -> str:
         tasks = [repr(task) for task in asyncio.all_tasks()]
-        texts.extend([*tasks, *map(repr, credential._flights), repr(credential)])
+        texts.extend([*tasks, *map(repr, state_of(credential).refreshes), repr(credential)])
         return second
 
     issuer = Issuer(ConnectionError, refresh, 42, "Bearer " + second, first)
