@@ -435,7 +435,7 @@ def test_an_interrupt_stays_what_it_is(way: Way, kind: type[BaseException]) -> N
         assert_clean(error)
 
 
-def test_an_interrupt_is_never_replaced(way: Way) -> None:
+def test_an_interrupt_is_never_replaced() -> None:
     """Not even if its text is gone: something waits for it, and for nothing else."""
 
     class Stop(BaseException):
@@ -446,7 +446,7 @@ def test_an_interrupt_is_never_replaced(way: Way) -> None:
         def __str__(self) -> str:
             return str(self.request.url)
 
-    error = failure(way, made(way, raiser(Stop)))
+    error = failure(WAYS["sync"], made(WAYS["sync"], raiser(Stop)))
     assert type(error) is Stop
     assert vars(error) == {"request": None}
 
