@@ -435,6 +435,29 @@ def test_an_interrupt_stays_what_it_is(way: Way, kind: type[BaseException]) -> N
         assert_clean(error)
 
 
+def test_an_interrupt_is_never_replaced() -> None:
+    """Not even if its text is gone: something waits for it, and for nothing else."""
+
+    class Stop(BaseException):
+        def __init__(self, request: Any) -> None:
+            super().__init__()
+            self.request = request
+
+        def __str__(self) -> str:
+            return str(self.request.url)
+
+    error = failure(WAYS["sync"], made(WAYS["sync"], raiser(Stop)))
+    assert type(error) is Stop
+    assert vars(error) == {"request": None}
+
+
+def test_a_note_can_be_added(way: Way) -> None:
+    """Those that there were are gone."""
+    error = failure(way, made(way, raiser(TransportError)))
+    assert type(error) is TransportError
+    assert not hasattr(error, "__notes__")
+
+
 @pytest.mark.parametrize("status", [200, 401])
 def test_what_the_caller_handles_meanwhile_is_not_kept(way: Way, status: int) -> None:
     """azure-core's errors refer to it, with its traceback."""

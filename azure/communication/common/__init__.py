@@ -61,7 +61,7 @@ __all__ = [
 ]
 
 # Where the names live that are not identifiers; everything else in __all__ is one.
-_HOMES = {
+_MODULES = {
     "AzureCommunicationTokenCredential": "_sync._credential",
     "CommunicationTokenCredential": "_sync._credential",
     "HMACCredentialsPolicy": "_hmac",
@@ -77,7 +77,7 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    module = import_module(f"{__name__}.{_HOMES.get(name, '_identifiers')}")
+    module = import_module(f"{__name__}.{_MODULES.get(name, '_identifiers')}")
     value = globals()[name] = getattr(module, name)
     return value
 

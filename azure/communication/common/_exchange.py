@@ -250,18 +250,19 @@ def without_secrets(error: BaseException, entra: Any) -> BaseException:
     secret = "" if entra is None else entra.token
     frames = "".join(traceback.format_tb(error.__traceback__))  # names and lines, no values
     _LOGGER.debug("The Entra token exchange failed at:\n%s", frames)
-    text = _redact(_describe(error), secret)
+    text = _redact(_text(error), secret)
     error.__cause__ = error.__context__ = error.__traceback__ = None
+    vars(error).pop("__notes__", None)
     for name, value in vars(error).items():
         vars(error)[name] = _redact(value, secret) if isinstance(value, str) else _number(value)
     error.args = tuple(
-        _redact(str(arg), secret) if _number(arg) is None else arg for arg in error.args
+        _redact(_text(arg), secret) if _number(arg) is None else arg for arg in error.args
     )
     # Some of Python's own have fields beside those two: an AttributeError its object, for example.
     has_fields = type(error).__basicsize__ > FinishedError.__basicsize__
-    if not isinstance(error, Exception) or (_describe(error) == text and not has_fields):
+    if not isinstance(error, Exception) or (_text(error) == text and not has_fields):
         return error
-    return _made(AzureError, f"Entra token exchange failed: {text}")
+    return _made(AzureError, f"Entra token exchange failed: {type(error).__name__}: {text}")
 
 
 def _number(value: object) -> int | float | None:
@@ -276,11 +277,11 @@ def _made(kind: type[_AzureErrorT], message: str) -> _AzureErrorT:
     return error
 
 
-def _describe(error: BaseException) -> str:
+def _text(value: object) -> str:
     try:
-        return f"{type(error).__name__}: {error}"
+        return str(value)
     except Exception:  # noqa: BLE001 - a mistake in the class of a transport's or policy's error
-        return type(error).__name__
+        return type(value).__name__
 
 
 class _HttpLoggingPolicy(HttpLoggingPolicy):
@@ -384,9 +385,8 @@ def _redact(text: str, secret: str) -> str:
     for match in _JWT.finditer(text):
         hidden[match.start() : match.end()] = [True] * len(match[0])
     size = min(len(secret), _SHOWN_IN_A_ROW) or len(text) + 1
-    parts = {secret[start : start + size] for start in range(len(secret) - size + 1)}
     for start in range(len(text) - size + 1):
-        if text[start : start + size] in parts:
+        if text[start : start + size] in secret:
             hidden[start : start + size] = [True] * size
     runs = groupby(zip(text, hidden, strict=True), itemgetter(1))
     return "".join(

@@ -628,7 +628,7 @@ def _format(
     cloud: CommunicationCloudEnvironment | str = _PUBLIC,
     is_anonymous: bool = False,
 ) -> str:
-    # Visitors have one prefix for all clouds, and a cloud that we do not know has none of its own.
+    # Anonymous users have one prefix for all clouds, and a cloud that we do not know has none.
     prefix = _PREFIX_OF.get((cls, cloud, is_anonymous)) or _PREFIX_OF[cls, _PUBLIC, is_anonymous]
     return prefix + rest
 

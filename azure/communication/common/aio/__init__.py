@@ -15,7 +15,7 @@ __all__ = [
     "get_authentication_policy",
 ]
 
-_HOMES = {
+_MODULES = {
     "AzureCommunicationTokenCredential": "aio._credential",
     "CommunicationTokenCredential": "aio._credential",
     "HMACCredentialsPolicy": "_hmac",
@@ -27,7 +27,7 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    module = import_module(f"azure.communication.common.{_HOMES[name]}")
+    module = import_module(f"azure.communication.common.{_MODULES[name]}")
     value = globals()[name] = getattr(module, name)
     return value
 
