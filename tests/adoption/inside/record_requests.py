@@ -18,22 +18,27 @@ async def main() -> None:
     recorded: dict[str, Any] = {}
     for package, operations in PACKAGES.items():
         kit = module_of(package, aio=False)
-        for kind in KINDS:
+        for kind, make in KINDS.items():
             if reason(package, kind):
                 continue
-            ours = KINDS[kind](common)
-            known = hasattr(kit, type(ours[0]).__name__)
-            theirs = KINDS[kind](kit if known else common)
-            for one, our in zip(theirs, ours, strict=True):
-                who = one if known else kit.UnknownIdentifier(our.raw_id)
+            ours = make(common)
+            if hasattr(kit, type(ours[0]).__name__):
+                identifiers = make(kit)
+            else:
+                identifiers = [kit.UnknownIdentifier(our.raw_id) for our in ours]
+            for number, (who, our) in enumerate(zip(identifiers, ours, strict=True)):
                 for operation in operations:
                     answer = operation.answer(common.serialize_identifier(our))
                     for aio in (False, True):
                         trial = await run(package, operation, answer, kit, who, aio=aio)
-                        found = [[str(each.raw_id), each.kind, each.properties] for each in trial.found]
-                        case = (package, operation.client, operation.method, our.raw_id, "aio" * aio)
-                        number = len([c for c in recorded if c.startswith(" ".join(case))])
-                        recorded[f"{' '.join(case)} {number}"] = [trial.sent, found, trial.error]
+                        found = [[one.raw_id, one.kind, one.properties] for one in trial.found]
+                        case = f"{package} {operation.method} {kind} {number}{' aio' * aio}"
+                        recorded[case] = {
+                            "sent": trial.sent,
+                            "found": found,
+                            "error": trial.error,
+                            "client": operation.client,
+                        }
     print(json.dumps(recorded))
 
 

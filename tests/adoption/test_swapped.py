@@ -1,0 +1,111 @@
+"""The nine SDKs with their ``_shared`` folders replaced: what they are made of, send and return."""
+
+import ast
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adoption.adapters import ADAPTERS, count_lines
+from adoption.conftest import ROOT, VERSIONS, Environment
+
+GUIDE = ROOT / "samples" / "migrate_from_shared" / "README.md"
+
+
+@pytest.mark.parametrize("sdk", sorted(VERSIONS))
+def test_adapter(environment: Environment, sdk: str) -> None:
+    """An adapter has two to ten lines in place of 840 and more, and nothing else is changed."""
+    place = Path("azure", "communication", sdk)
+    published, swapped = environment.published / place, environment.swapped / place
+    assert 2 <= count_lines(sdk) <= 10
+    assert sum(len(path.read_text("utf-8").splitlines()) for path in shared(published)) > 840
+    assert {path.name: path.read_text("utf-8") for path in shared(swapped)} == {
+        "__init__.py": "",
+        **ADAPTERS[sdk],
+    }
+    for path in published.rglob("*.py"):
+        if path.parent.name != "_shared":
+            same = swapped / path.relative_to(published)
+            assert same.read_bytes() == path.read_bytes()
+
+
+def shared(package: Path) -> list[Path]:
+    return [*package.glob("_shared/*.py")]
+
+
+@pytest.mark.parametrize("sdk", sorted(VERSIONS))
+def test_adapter_has_what_the_sdk_imports(environment: Environment, sdk: str) -> None:
+    """Every name that a module of the SDK imports from ``_shared`` is there, in functions too."""
+    package = environment.swapped / "azure" / "communication" / sdk
+    wanted = {
+        (node.module.rpartition("_shared.")[2], name.name)
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module and "_shared." in node.module
+        for name in node.names
+    }
+    assert wanted
+    program = "import importlib; print('[]')"
+    for module, name in sorted(wanted):
+        full = f"azure.communication.{sdk}._shared.{module}"
+        program += f"; getattr(importlib.import_module({full!r}), {name!r})"
+    run = environment.run(environment.swapped, "-c", program)
+    assert run.returncode == 0, run.stderr
+
+
+def test_guide_shows_the_adapters() -> None:
+    """What the migration guide shows to maintainers is what is tested here, word by word."""
+    guide = GUIDE.read_text("utf-8")
+    for sdk, files in ADAPTERS.items():
+        for name, text in files.items():
+            assert f"```python\n# _shared/{name}\n{text}```" in guide, (sdk, name)
+
+
+@pytest.fixture(scope="module")
+def recorded(environment: Environment) -> dict[str, tuple[Any, Any]]:
+    """Return what came of each case of the matrix, as published and with ours."""
+    published = environment.report(environment.published, "record_requests.py")
+    swapped = environment.report(environment.swapped, "record_requests.py")
+    assert published.keys() == swapped.keys()
+    return {case: (published[case], swapped[case]) for case in published}
+
+
+def test_requests(recorded: dict[str, tuple[Any, Any]]) -> None:
+    """Every method that takes or returns an identifier sends what it sends as published."""
+    assert len(recorded) > 1500
+    sent = 0
+    for case, (published, swapped) in recorded.items():
+        assert swapped["sent"] == published["sent"], case
+        assert swapped["error"] == published["error"], case
+        sent += len(published["sent"])
+    assert sent == len(recorded)
+
+
+def test_results(recorded: dict[str, tuple[Any, Any]]) -> None:
+    """It returns the identifiers that it returns as published, but for three details."""
+    details = set()
+    for case, (published, swapped) in recorded.items():
+        assert len(published["found"]) == len(swapped["found"]), case
+        for theirs, ours in zip(published["found"], swapped["found"], strict=True):
+            assert ours[0] == theirs[0], case
+            if ours[1:] != theirs[1:]:
+                details.add((case.partition(" ")[0], *difference(theirs, ours)))
+    assert details == {
+        ("callautomation", "cloud", "public", "PUBLIC"),
+    }
+
+
+def difference(theirs: Any, ours: Any) -> tuple[str, object, object]:
+    """Return what differs in two identifiers: the kind, or what of the properties."""
+    if theirs[1] != ours[1]:
+        return "kind", theirs[1], ours[1]
+    names = [name for name in {**theirs[2], **ours[2]} if theirs[2].get(name) != ours[2].get(name)]
+    return " ".join(names), *(" ".join(str(one[2].get(name)) for name in names) for one in (theirs, ours))
+
+
+def test_matrix(environment: Environment) -> None:
+    """The SDKs take our own objects beside those of their names, which are the same now."""
+    run = environment.run(environment.swapped, ROOT / "tests" / "interop" / "matrix.py")
+    assert run.returncode == 0, run.stderr
+    outcomes = [line for line in run.stdout.splitlines() if "equal: " in line]
+    assert len(outcomes) == 2 * (6 + 6 + 1 + 6)
