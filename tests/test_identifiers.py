@@ -1,6 +1,7 @@
 """The identifier models, their raw ids and their enums."""
 
 import copy
+import importlib
 import json
 import os
 import pickle
@@ -9,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from azure.communication import common
 from azure.communication.common import (
     CommunicationCloudEnvironment,
     CommunicationIdentifier,
@@ -284,6 +286,79 @@ def test_pickle(identifier, protocol):
     assert same(pickle.loads(pickle.dumps(identifier, protocol)), identifier)
 
 
+# Each SDK's own classes, as `_shared` of its release has them.
+SDKS = ["callautomation", "chat", "identity"]
+
+
+def theirs(models):
+    """Return identifiers of an SDK, made in each way that leaves them with other attributes."""
+    yield models.CommunicationUserIdentifier("8:acs:r_u")
+    yield models.CommunicationUserIdentifier("u", raw_id="8:acs:r_u")
+    yield models.PhoneNumberIdentifier("+1")
+    yield models.PhoneNumberIdentifier("+1", raw_id="4:+1_x")
+    yield models.MicrosoftTeamsUserIdentifier("u")
+    yield models.MicrosoftTeamsUserIdentifier("u", is_anonymous=True)
+    yield models.MicrosoftTeamsUserIdentifier("u", is_anonymous=None)
+    yield models.MicrosoftTeamsUserIdentifier("u", cloud=models.CommunicationCloudEnvironment.DOD)
+    yield models.MicrosoftTeamsUserIdentifier("u", cloud="Mars")
+    yield models.MicrosoftTeamsAppIdentifier("a", cloud="GCCH")
+    yield models.UnknownIdentifier("8:future:x")
+    if hasattr(models, "TeamsExtensionUserIdentifier"):
+        yield models.TeamsExtensionUserIdentifier(user_id="u", tenant_id="t", resource_id="r")
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("sdk", SDKS)
+def test_pickles_of_the_sdks_are_read_once_their_module_has_our_classes(sdk, protocol, monkeypatch):
+    """Kind, raw id and properties are those that were pickled.
+
+    Some SDKs' phone numbers leave out what only the raw id says.
+    """
+    models = importlib.import_module(f"azure.communication.{sdk}._shared.models")
+    before = [
+        (pickle.dumps(each, protocol), each.kind.value, each.raw_id, dict(each.properties))
+        for each in theirs(models)
+    ]
+    for name in ("CommunicationCloudEnvironment", *(cls.__name__ for cls in CLASSES.values())):
+        monkeypatch.setattr(models, name, getattr(common, name), raising=False)
+    for pickled, kind, raw_id, properties in before:
+        identifier = pickle.loads(pickled)
+        assert type(identifier) is CLASSES[kind]
+        assert identifier.raw_id == raw_id
+        if properties.get("is_anonymous", False) is None:
+            properties["is_anonymous"] = False
+        if raw_id == "4:+1_x":
+            properties |= {"is_anonymous": False, "asserted_id": "x"}
+        assert identifier.properties == properties
+        assert same(pickle.loads(pickle.dumps(identifier)), identifier)
+
+
+@pytest.mark.parametrize("identifier", EXAMPLES, ids=repr)
+def test_an_identifier_takes_no_state(identifier):
+    """What reads old pickles does not change an identifier that there is."""
+    before = (identifier.raw_id, identifier.properties)
+    with pytest.raises(TypeError, match=f"a {type(identifier).__name__} is immutable"):
+        identifier.__setstate__({"raw_id": "x", "properties": {}})
+    assert (identifier.raw_id, identifier.properties) == before
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"raw_id": 5}, "raw_id must be a str, not int"),
+        ({"user_id": 5}, "user_id must be a str, not int"),
+        ({"is_anonymous": 5}, "is_anonymous must be a bool, not int"),
+        ({"cloud": 5}, "cloud must be a str, not int"),
+    ],
+)
+def test_state_of_a_wrong_type_is_named(wrong, message):
+    """As it would be by the constructor."""
+    values = {"raw_id": "x", "user_id": "u", "is_anonymous": False, "cloud": "DOD", **wrong}
+    identifier = object.__new__(MicrosoftTeamsUserIdentifier)
+    with pytest.raises(TypeError, match=message):
+        identifier.__setstate__({"raw_id": values.pop("raw_id"), "properties": values})
+
+
 @pytest.mark.parametrize("identifier", EXAMPLES, ids=repr)
 def test_copies_are_the_identifier_itself(identifier):
     """As with any immutable value, a copy is the value itself, alone or in a container."""
@@ -415,6 +490,30 @@ def test_enums_refuse_what_they_do_not_have(enum):
         enum.mars  # noqa: B018
 
 
+ALIKE = {"I": "\N{LATIN SMALL LETTER DOTLESS I}", "S": "\N{LATIN SMALL LETTER LONG S}"}
+
+
+@pytest.mark.parametrize("enum", [CommunicationIdentifierKind, CommunicationCloudEnvironment])
+@pytest.mark.parametrize(("letter", "other"), ALIKE.items())
+def test_letters_that_only_look_alike_are_not_taken(enum, letter, other):
+    """Some letters that are no ASCII have an ASCII capital; they do not make a member's name."""
+    assert other.upper() == letter
+    for member in enum:
+        name = member.name.replace(letter, other)
+        if name != member.name:
+            with pytest.raises(KeyError):
+                enum[name]
+            with pytest.raises(ValueError, match="is not a valid"):
+                enum(name)
+            assert not hasattr(enum, name)
+
+
+def test_a_cloud_that_only_looks_public_is_another_cloud():
+    """It is kept as the text that it is."""
+    identifier = MicrosoftTeamsAppIdentifier("a", cloud="publ\N{LATIN SMALL LETTER DOTLESS I}c")
+    assert identifier.cloud == "publ\N{LATIN SMALL LETTER DOTLESS I}c"
+
+
 HEAVY = {"azure.core", "jwt", "cryptography", "pydantic", "asyncio", "json", "logging"}
 if sys.version_info >= (3, 11):
     HEAVY |= {"typing_extensions", "dataclasses", "inspect"}
@@ -440,6 +539,13 @@ def test_import_is_light(module):
     loaded = set(done.stdout.split())
     assert f"azure.communication.common.{module}" in loaded
     assert not loaded & HEAVY
+
+
+def test_no_word_on_anonymity_is_not_anonymous():
+    """As in the SDKs, for JSON that leaves it out: None counts as False."""
+    identifier = MicrosoftTeamsUserIdentifier("u", is_anonymous=None)
+    assert same(identifier, MicrosoftTeamsUserIdentifier("u"))
+    assert identifier.is_anonymous is False
 
 
 @pytest.mark.parametrize("cloud", [None, "public", CommunicationCloudEnvironment.PUBLIC])

@@ -18,6 +18,7 @@ from azure.communication.common import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
 
 CONFORMANCE = Path(__file__).parent / "conformance"
 RAW_IDS = json.loads((CONFORMANCE / "raw_ids.json").read_text("utf-8"))
@@ -60,6 +61,7 @@ INVALID = {
     "empty object": "has the member rawId or one of communicationUser, ",
     "raw id is a number": "the member rawId must be a JSON string, not int",
     "model is a string": "the member communicationUser must be a JSON object, not str",
+    "a kind that is not known, and no raw id": "the member rawId is missing, and there is no model",
 }
 
 
@@ -84,6 +86,8 @@ def test_invalid_wire(case):
         ),
         ({"phoneNumber": ["secret"]}, "phoneNumber must be a JSON object, not list"),
         ({"phoneNumber": {"value": None}}, r"phoneNumber\.value is missing"),
+        ({"kind": 5, "rawId": "secret"}, "the member kind must be a JSON string, not int"),
+        ({"kind": "phoneNumber"}, "rawId is missing, and there is no model of the kind"),
     ],
 )
 def test_member_of_wrong_type(wire, message):
@@ -158,6 +162,43 @@ def test_cloud_of_the_future():
     assert serialize_identifier(identifier) == wire
 
 
+def test_kind_decides_between_two_models():
+    """Where JSON names its kind, what belongs to another kind is ignored like any other member."""
+    wire = {
+        "kind": "phoneNumber",
+        "rawId": "4:+1",
+        "phoneNumber": {"value": "+1"},
+        "communicationUser": "no object",
+    }
+    assert type(deserialize_identifier(wire)) is PhoneNumberIdentifier
+    wire["kind"] = "unknown"
+    assert type(deserialize_identifier(wire)) is UnknownIdentifier
+
+
+def test_a_kind_of_null_is_absent():
+    """As with any other member; the model says what it is."""
+    wire = {"kind": None, "phoneNumber": {"value": "+1"}}
+    assert type(deserialize_identifier(wire)) is PhoneNumberIdentifier
+
+
+@pytest.mark.parametrize("cls", [CommunicationUserIdentifier, PhoneNumberIdentifier])
+@pytest.mark.parametrize("kind", ["communicationUser", "phoneNumber", "futureKind", "unknown"])
+def test_pydantic_goes_by_the_kind_too(cls, kind):
+    """A field of one class takes JSON that names that kind, and no other."""
+    wire = {
+        "kind": kind,
+        "rawId": "x",
+        "communicationUser": {"id": "x"},
+        "phoneNumber": {"value": "x"},
+    }
+    adapter = TypeAdapter(cls)
+    if type(deserialize_identifier(wire)) is cls:
+        assert adapter.validate_python(wire).raw_id == "x"
+    else:
+        with pytest.raises(ValidationError, match=f"expected a raw id or JSON of {cls.__name__}"):
+            adapter.validate_python(wire)
+
+
 TEXT = st.text(max_size=5)
 RAW_ID = st.none() | TEXT | st.sampled_from(["4:a_b", "8:dod:x", "8:acs:r_t_u", "28:gcch:a"])
 CLOUD = st.sampled_from(["PUBLIC", "DOD", "GCCH", "dod", "Mars", ""])
@@ -203,17 +244,23 @@ class LaterIdentifier:
     """An identifier of a kind that a later SDK may have, and we do not."""
 
     raw_id = "8:later:x"
-    kind = "later_kind"
 
-    def __init__(self):
+    def __init__(self, kind):
+        self.kind = kind
         self.properties = {"some_id": "x", "is_new": True, "not_set": None}
 
 
-def test_any_identifier_is_written():
-    """An object of another package is written by its kind and properties, without nulls."""
-    assert serialize_identifier(LaterIdentifier()) == {
+@pytest.mark.parametrize("kind", ["later_kind", "laterKind", "unknown", "", None, 5, ["x"]])
+def test_an_identifier_of_an_unknown_kind_is_written_by_its_raw_id(kind):
+    """The service knows what a raw id means; the name of a model would be a guess."""
+    assert serialize_identifier(LaterIdentifier(kind)) == {"rawId": "8:later:x"}
+
+
+def test_an_identifier_of_another_package_is_written():
+    """By its kind and properties, also those that are new, without nulls."""
+    assert serialize_identifier(LaterIdentifier("phone_number")) == {
         "rawId": "8:later:x",
-        "laterKind": {"someId": "x", "isNew": True},
+        "phoneNumber": {"someId": "x", "isNew": True},
     }
 
 

@@ -3,11 +3,14 @@
 import json
 import logging
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
+import jwt
 import pytest
-from azure.communication.common import _token
-from azure.communication.common._token import RedactedAccessToken, read_token
+from azure.communication.common import CommunicationTokenCredential, _token, aio
+from azure.communication.common._token import RedactedAccessToken, check_token_text, read_token
 from azure.core.credentials import AccessToken, AccessTokenInfo
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,6 +65,84 @@ def test_any_other_text_is_refused_with_the_remedy(case):
         assert len(secret.strip()) < 8 or secret not in str(caught.value)
 
 
+def with_segments(header, claims, signature="c2ln"):
+    return f"{encoded(header)}.{encoded(claims)}.{signature}"
+
+
+def encoded(value):
+    text = value if isinstance(value, bytes) else json.dumps(value).encode()
+    return jwt.utils.base64url_encode(text).decode()
+
+
+@pytest.mark.parametrize("signature", ["", "x", "xxxxx", "c2ln", "c2ln==", "c2lnbg=", "_" * 41])
+def test_the_signature_is_not_looked_at(signature):
+    """It may be cut short, or no base64 at all: the service is the one to refuse it."""
+    token = with_segments({"alg": "RS256"}, {"exp": 4_102_444_800}, signature)
+    assert read(token) == (token, 4_102_444_800)
+
+
+@pytest.mark.parametrize("header", [{"kid": 5}, {"crit": ["x"]}, {"b64": False}, {}])
+def test_the_header_is_not_judged(header):
+    """Whatever it says of the signature, the expiry is that of the claims."""
+    token = with_segments(header, {"exp": 4_102_444_800})
+    assert read(token) == (token, 4_102_444_800)
+
+
+def test_padding_is_read_in_every_segment_and_kept():
+    """The token goes out as it came in."""
+    segments = [b'{"alg":"none"}', b'{"exp":4102444800}', b"x"]
+    token = ".".join(jwt.utils.base64.urlsafe_b64encode(each).decode() for each in segments)
+    assert token.count("=") > 2
+    assert read(token) == (token, 4_102_444_800)
+    encrypted = ".".join(["eyJlbmMiOiJBIn0=", "", "YQ==", "YQ==", "YQ=="])
+    assert read(encrypted, lifetime=30) == (encrypted, 1_700_000_030)
+
+
+@pytest.mark.parametrize(
+    ("token", "problem"),
+    [
+        ("", "is not a JWT (0 characters): pass the bare JWT, which is the 'token' part of"),
+        ("xyz", "is not a JWT (3 characters): pass the bare JWT, which is the 'token' part of"),
+        ("a.b.c", "is not a JWT (5 characters): pass the bare JWT"),
+        (with_segments(b"no JSON", {"exp": 10}), "is not a JWT (31 characters): pass the bare JWT"),
+        (with_segments([], {"exp": 10}), "is not a JWT"),
+        (with_segments({}, b"[1]"), "is not a JWT"),
+        (with_segments({}, b"[" * 100_000), "is not a JWT"),
+        (with_segments({}, b"9" * 5_000), "is not a JWT"),
+        ("bearer eyJ", "without 'Bearer', quotes, spaces or line breaks"),
+        ("Bearer\teyJ", "without 'Bearer', quotes, spaces or line breaks"),
+        ("'eyJ'", "without 'Bearer', quotes, spaces or line breaks"),
+        ("eyJ\r\n", "without 'Bearer', quotes, spaces or line breaks"),
+        (' {"token": "x"}', "the 'token' part of this response"),
+        ("endpoint=https://x/;accesskey=a2V5", "it is a connection string. Pass the bare JWT that"),
+        ("AccessKey=a2V5;Endpoint=https://x/", "it is a connection string"),
+        ("a2V5" * 22, "it looks like an access key. Pass the bare JWT that CommunicationIdentity"),
+        ("a2V5" * 21 + "a2U=", "it looks like an access key"),
+        (with_segments({}, {}), "its 'exp' claim is missing; pass the bare JWT"),
+        (with_segments({}, {"exp": "1"}), "its 'exp' claim must be Unix seconds, not str; pass"),
+        (with_segments({}, {"exp": True}), "its 'exp' claim must be Unix seconds, not bool"),
+        (with_segments({}, {"exp": 17e11}), "its 'exp' claim is out of range"),
+    ],
+)
+def test_the_message_says_what_it_is_and_what_to_pass(token, problem):
+    """In fewer than 200 characters, also for a refresher's result, and without the text."""
+    for source in ("token", "The result of token_refresher"):
+        with pytest.raises(ValueError, match=f"^{source}") as caught:
+            read_token(token, NOW, None, source)
+        assert problem in str(caught.value)
+        assert len(str(caught.value)) < 200
+        for secret in ("eyJ", "a2V5", "x/"):
+            assert secret not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "Bearer abc", '"abc"', "ž", '{"token": "abc"}', "a b"])
+def test_nobody_is_told_to_set_what_is_set(text):
+    """With a lifetime given, the message does not ask for one."""
+    with pytest.raises(ValueError, match="pass the bare JWT") as caught:
+        read(text, lifetime=30)
+    assert "undecodable_token_lifetime" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "text", ["opaque", "a.b", "AAA+/==", "IAmNotAToken", "foo.bar.tar", "a~b_c-d"]
 )
@@ -98,8 +179,27 @@ def test_an_expiry_that_is_no_time_is_refused(kind, expiry):
 def test_an_expiry_may_be_the_text_that_the_service_sent(kind):
     """azure-communication-identity puts it there as it came."""
     assert read(kind("opaque", "2026-11-25T04:48:19.0000000+00:00")) == ("opaque", 1_795_582_099)
-    with pytest.raises(ValueError, match=r"expires_on, which \(str\) is none"):
+    with pytest.raises(ValueError, match="expires_on must be Unix seconds, not str"):
         read(kind("opaque", "tomorrow"))
+
+
+@pytest.mark.parametrize("kind", [AccessToken, AccessTokenInfo])
+@pytest.mark.parametrize(
+    ("expiry", "problem"),
+    [
+        (None, "is missing"),
+        (True, "must be Unix seconds, not bool"),
+        (17e11, "is out of range"),
+        ("9999-12-31T23:59:59-00:01", "must be Unix seconds, not str"),
+    ],
+)
+def test_an_expiry_that_is_no_time_is_named(kind, expiry, problem):
+    """With what to pass, and nothing about JWTs."""
+    with pytest.raises(ValueError, match=problem) as caught:
+        read(kind("opaque", expiry))
+    assert str(caught.value) == (
+        f"token: its expires_on {problem}; pass seconds since 1970, as time.time() returns them"
+    )
 
 
 @pytest.mark.parametrize("text", ["", "with space\n", "ž", "a\rb"])
@@ -109,17 +209,92 @@ def test_an_access_token_that_no_header_can_carry_is_refused(text):
         read(AccessToken(text, 10))
 
 
-@pytest.mark.parametrize("value", [None, 5, b"eyJ", {"token": "x"}, ("x", 10), ["x"], object()])
-def test_another_type_is_refused_by_its_name(value):
-    """The error says which types would do and which one came."""
-    with pytest.raises(TypeError, match=f"^token must be a str.*not {type(value).__name__}$"):
-        read(value)
+@pytest.mark.parametrize(
+    ("value", "remedy"),
+    [
+        (None, ": does the function return the token?"),
+        (5, ""),
+        (b"eyJ", ": decode it"),
+        (bytearray(b"eyJ"), ": decode it"),
+        ({"token": "eyJ"}, ": use its 'token'"),
+        (("user", AccessToken("eyJ", 10)), ": use the element that holds the token"),
+        (["eyJ"], ""),
+        (object(), ""),
+    ],
+)
+def test_another_type_is_refused_by_its_name(value, remedy):
+    """The error says which types would do, which one came and what to do about it."""
+    for source in ("token", "The result of token_refresher"):
+        with pytest.raises(TypeError) as caught:
+            read_token(value, NOW, None, source)
+        assert str(caught.value) == (
+            f"{source} must be a str, an AccessToken or an AccessTokenInfo, "
+            f"not {type(value).__name__}{remedy}"
+        )
+        assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("mistake", [b"eyJ", {"token": "eyJ"}, None], ids=repr)
+@pytest.mark.parametrize(
+    "credential_type",
+    [CommunicationTokenCredential, aio.CommunicationTokenCredential],
+    ids=["sync", "aio"],
+)
+def test_mistakes_are_named_at_construction(credential_type, mistake):
+    """Both credentials read their token so."""
+    with pytest.raises(TypeError, match="token"):
+        credential_type(mistake)
 
 
 def test_the_token_of_an_access_token_must_be_text():
     """An AccessToken around something else is refused."""
-    with pytest.raises(TypeError, match="must be a str, not bytes"):
+    with pytest.raises(TypeError, match="'token' of an AccessToken must be a str, not bytes: deco"):
         read(AccessToken(b"x", 10))
+
+
+@pytest.mark.parametrize(
+    ("token", "error", "message"),
+    [
+        ("", ValueError, "it must be printable ASCII and not empty: strip spaces and line breaks"),
+        ("eyJ\n", ValueError, "it must be printable ASCII and not empty: strip"),
+        ("eyJ\x00", ValueError, "it must be printable ASCII"),
+        ("eyJ\x7f", ValueError, "it must be printable ASCII"),
+        ("eyJž", ValueError, "it must be printable ASCII"),
+        ("eyJ\ud800", ValueError, "it must be printable ASCII"),
+        (None, TypeError, "it must be a str, not NoneType: does the function return the token?"),
+        (b"eyJ", TypeError, "it must be a str, not bytes: decode it"),
+        (5, TypeError, "it must be a str, not int"),
+    ],
+)
+def test_what_no_header_can_carry_is_named_and_not_shown(token, error, message):
+    """For tokens of foreign credentials, before a transport sees them."""
+    with pytest.raises(error) as caught:
+        check_token_text(token, "it")
+    assert str(caught.value).startswith(message)
+    assert "eyJ" not in str(caught.value)
+
+
+def test_any_printable_ascii_is_header_text():
+    """What is no JWT may still be a token."""
+    assert check_token_text("eyJ.x.y opaque~", "it") is None
+
+
+def test_the_decoder_is_loaded_when_asked_for():
+    """PyJWT is imported by the first token that is read, or before, by whoever wants it then."""
+    script = (
+        "import sys\n"
+        "from azure.communication.common import CommunicationTokenCredential, _token\n"
+        "print('jwt' in sys.modules)\n"
+        "_token.load_decoder()\n"
+        "before = {*sys.modules}\n"
+        f"_token.read_token({CASES['valid'][0]['token']!r}, 0, None, 'token')\n"
+        f"_token.read_token({CASES['encrypted'][0]['token']!r}, 0, 5, 'token')\n"
+        "print('jwt' in before, {*sys.modules} - before)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert (run.stdout, run.stderr) == ("False\nTrue set()\n", "")
 
 
 @given(st.text() | st.from_regex(r"[A-Za-z0-9_-]{0,20}(\.[A-Za-z0-9_-]{0,20}){1,5}"))

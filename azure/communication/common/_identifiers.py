@@ -32,13 +32,18 @@ class _AnyCaseMeta(EnumMeta):
     """Finds members by name in any case, as azure-core's metaclass does, which costs its import."""
 
     def __getitem__(cls, name: str) -> Any:
-        return super().__getitem__(name.upper())
+        return super().__getitem__(_upper(name))
 
     def __getattr__(cls, name: str) -> Any:
         # Names with an underscore are asked for while the class has no members yet.
-        if not name.startswith("_") and name.upper() in cls._member_map_:
-            return cls._member_map_[name.upper()]
+        if not name.startswith("_") and _upper(name) in cls._member_map_:
+            return cls._member_map_[_upper(name)]
         raise AttributeError(name)
+
+
+def _upper(name: str) -> str:
+    # Unicode has letters that are no ASCII but have ASCII capitals: a dotless i, a long s.
+    return name.upper() if name.isascii() else name
 
 
 class _AnyCaseEnum(str, Enum, metaclass=_AnyCaseMeta):
@@ -46,7 +51,7 @@ class _AnyCaseEnum(str, Enum, metaclass=_AnyCaseMeta):
 
     @classmethod
     def _missing_(cls, value: object) -> "Enum | None":
-        return cls._member_map_.get(value.upper()) if isinstance(value, str) else None
+        return cls._member_map_.get(_upper(value)) if isinstance(value, str) else None
 
 
 class CommunicationIdentifierKind(_AnyCaseEnum):
@@ -91,6 +96,14 @@ def _text(name: str, value: object) -> str:
         raise TypeError(msg)
     # The plain text of a str subclass, such as an enum member: its repr evaluates back.
     return str.__str__(value)
+
+
+def _flag(name: str, value: object) -> bool:
+    """Return a flag; None is False, for JSON that leaves it out."""
+    if value is not None and not isinstance(value, bool):
+        msg = f"{name} must be a bool, not {type(value).__name__}"
+        raise TypeError(msg)
+    return bool(value)
 
 
 def _core_schema(cls: type, source: Any, handler: Any) -> Any:
@@ -171,7 +184,7 @@ class MicrosoftTeamsUserProperties(TypedDict):
     """The properties of a :class:`MicrosoftTeamsUserIdentifier`."""
 
     user_id: str
-    """The user's Entra object id; for an anonymous user, the id of the visit."""
+    """The user's Entra object id; for an anonymous user, another unique id."""
     is_anonymous: bool
     """Whether the user joined without signing in."""
     cloud: CommunicationCloudEnvironment | str
@@ -274,6 +287,23 @@ class _Identifier(Generic[_PropertiesT]):
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(type(self), **self._arguments()), ()
 
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """Take the state of an SDK's own identifier.
+
+        Pickles name their class by its module. Once that module has this class under the name, its
+        older pickles are read by it, with the attributes that the SDK's class had.
+        """
+        if hasattr(self, "_raw_id"):
+            msg = f"a {type(self).__name__} is immutable and takes no state"
+            raise TypeError(msg)
+        cls: Any = type(self)
+        raw_id, properties = state["raw_id"], state["properties"]
+        arguments = {name: properties[name] for name in cls.__match_args__ if name in properties}
+        arguments = arguments or {"identifier": raw_id}  # of an unknown one
+        cls.__init__(self, **arguments)
+        if (self.raw_id, self.properties) != (raw_id, properties):
+            cls.__init__(self, **arguments, raw_id=raw_id)
+
     def __copy__(self) -> "_Identifier[_PropertiesT]":
         return self
 
@@ -363,8 +393,9 @@ class PhoneNumberIdentifier(_Identifier[PhoneNumberProperties]):
 class MicrosoftTeamsUserIdentifier(_Identifier[MicrosoftTeamsUserProperties]):
     """A Microsoft Teams user.
 
-    :param str user_id: The user's Entra object id; for an anonymous user, the id of the visit.
-    :keyword bool is_anonymous: Whether the user joined without signing in.
+    :param str user_id: The user's Entra object id; for an anonymous user, another unique id.
+    :keyword is_anonymous: Whether the user joined without signing in. None is False.
+    :paramtype is_anonymous: bool or None
     :keyword cloud: The user's cloud, in any case. An unknown one is kept as it is,
         and None is the public one.
     :paramtype cloud: str or ~azure.communication.common.CommunicationCloudEnvironment or None
@@ -383,14 +414,12 @@ class MicrosoftTeamsUserIdentifier(_Identifier[MicrosoftTeamsUserProperties]):
         self,
         user_id: str,
         *,
-        is_anonymous: bool = False,
+        is_anonymous: bool | None = False,
         cloud: CommunicationCloudEnvironment | str | None = "PUBLIC",
         raw_id: str | None = None,
     ) -> None:
-        if not isinstance(is_anonymous, bool):
-            msg = f"is_anonymous must be a bool, not {type(is_anonymous).__name__}"
-            raise TypeError(msg)
         user_id, cloud = _text("user_id", user_id), parse_cloud(cloud)
+        is_anonymous = _flag("is_anonymous", is_anonymous)
         if raw_id is None:
             raw_id = _format(MicrosoftTeamsUserIdentifier, user_id, cloud, is_anonymous)
         self._hold(

@@ -51,7 +51,7 @@ def serialize_identifier(identifier: CommunicationIdentifier) -> dict[str, Any]:
 
     :param identifier: An identifier of this package or of a Communication SDK.
     :type identifier: ~azure.communication.common.CommunicationIdentifier
-    :return: ``rawId`` and, unless the kind is unknown, a member named for the kind.
+    :return: ``rawId`` and, unless this version does not know the kind, a member named for it.
     :rtype: dict[str, any]
     :raises TypeError: If ``identifier`` is not an identifier.
     """
@@ -62,13 +62,23 @@ def serialize_identifier(identifier: CommunicationIdentifier) -> dict[str, Any]:
         )
         raise TypeError(msg)
     wire: dict[str, Any] = {"rawId": identifier.raw_id}
-    if identifier.kind != CommunicationIdentifierKind.UNKNOWN:
-        wire[camel(identifier.kind)] = {
+    model = _model_of(identifier.kind)
+    if model is not None:
+        wire[model] = {
             camel(name): _wire_cloud(value) if name == "cloud" else value
             for name, value in identifier.properties.items()
             if value is not None
         }
     return wire
+
+
+def _model_of(kind: object) -> str | None:
+    """Return the name of the member for a kind, which may be of an SDK's own enum."""
+    try:
+        name = camel(CommunicationIdentifierKind(kind))
+    except ValueError:
+        return None
+    return name if name in MODELS else None
 
 
 def is_identifier(value: object) -> bool:
@@ -85,10 +95,12 @@ def _wire_cloud(cloud: str) -> str:
 def deserialize_identifier(wire: Mapping[str, Any]) -> CommunicationIdentifier:
     """Return the identifier that the REST API's JSON describes.
 
-    Members that this version does not know are ignored, and ``null`` counts as absent. JSON with
-    a ``rawId`` alone gives an :class:`~azure.communication.common.UnknownIdentifier`, as in the
-    other Communication SDKs; :func:`~azure.communication.common.identifier_from_raw_id` reads the
-    raw id itself. Without ``rawId``, the raw id is made from the model.
+    Members that this version does not know are ignored, and ``null`` counts as absent. Where there
+    is a ``kind``, it decides. JSON with a ``rawId`` alone, of a kind that this version does not
+    know, or without the model that its kind names gives an
+    :class:`~azure.communication.common.UnknownIdentifier`, as in the other Communication SDKs;
+    :func:`~azure.communication.common.identifier_from_raw_id` reads the raw id itself. Without
+    ``rawId``, the raw id is made from the model.
 
     :param wire: The JSON object, for example an identifier in an event.
     :type wire: Mapping[str, any]
@@ -96,13 +108,15 @@ def deserialize_identifier(wire: Mapping[str, Any]) -> CommunicationIdentifier:
         those of its raw id.
     :rtype: ~azure.communication.common.CommunicationIdentifier
     :raises TypeError: If ``wire`` is not a mapping.
-    :raises ValueError: If a member is missing or of the wrong type, or there are two models.
+    :raises ValueError: If a member is missing or of the wrong type, or there are two models and no
+        kind.
     """
     if not isinstance(wire, Mapping):
         msg = f"wire must be a mapping, the decoded JSON object, not {type(wire).__name__}"
         raise TypeError(msg)
     raw_id = _member(wire, "rawId", str)
-    models = [name for name in MODELS if wire.get(name) is not None]
+    kind = _member(wire, "kind", str)
+    models = [name for name in MODELS if wire.get(name) is not None and kind in (None, name)]
     if len(models) > 1:
         msg = f"an identifier has one model, not several: {', '.join(models)}"
         raise ValueError(msg)
@@ -110,6 +124,8 @@ def deserialize_identifier(wire: Mapping[str, Any]) -> CommunicationIdentifier:
         return _read_model(models[0], wire, raw_id)
     if raw_id is None:
         msg = f"an identifier has the member rawId or one of {', '.join(MODELS)}"
+        if kind is not None:
+            msg = "the member rawId is missing, and there is no model of the kind"
         raise ValueError(msg)
     return UnknownIdentifier(raw_id)
 

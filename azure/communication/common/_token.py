@@ -4,14 +4,19 @@ A Communication token is a JWT, and its ``exp`` claim (RFC 7519, section 4.1.4) 
 needs of it. The signature is never checked: the client holds no key, and the service checks it.
 A JWE (RFC 7516) can be read by the service alone, so its life has to be assumed.
 
-Nothing here puts a token into an error, so PyJWT's own messages, which may quote it, are dropped.
+Of PyJWT, its base64url decoder is enough. ``jwt.decode`` takes up to six times as long, most of it
+for the signature and for checks that are off here, and its releases disagree on what is malformed.
+
+Nothing here puts a token into an error, so the messages of parsers, which may quote it, are
+dropped.
 """
 
 import json
 import logging
 import re
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from azure.core.credentials import AccessToken, AccessTokenInfo
 
@@ -27,15 +32,23 @@ _ISO_8601 = re.compile(
     r"(?:[Zz]|([+-][0-9]{2})(?::?([0-9]{2}))?)?"
 )
 
-_SEGMENT = "[A-Za-z0-9_-]"
-_JWS = re.compile(rf"{_SEGMENT}+\.{_SEGMENT}+\.{_SEGMENT}*")
-_JWE = re.compile(rf"({_SEGMENT}+)\.{_SEGMENT}*\.{_SEGMENT}*\.{_SEGMENT}*\.{_SEGMENT}*")
+# Segments without their padding, which no JWT should have, but hand-made ones do.
+_SEGMENT, _PADDING = "[A-Za-z0-9_-]", "={0,2}"
+_ANY = rf"\.{_SEGMENT}*{_PADDING}"
+_JWS = re.compile(rf"({_SEGMENT}+){_PADDING}\.({_SEGMENT}+){_PADDING}{_ANY}")
+_JWE = re.compile(rf"({_SEGMENT}+){_PADDING}{_ANY * 4}")
 _B64TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # what an Authorization header can carry, RFC 6750
+_ACCESS_KEY = re.compile(r"[A-Za-z0-9+/]{40,}={0,2}")
 
 _REMEDY = (
-    "pass the bare JWT, which is the 'token' part of the identity service's response, without "
-    "'Bearer', quotes or line breaks; for a token of another form, pass an AccessToken with its "
-    "expires_on, or set undecodable_token_lifetime"
+    "pass the bare JWT, which is the 'token' part of the identity service's response, or an "
+    "AccessToken"
+)
+_REMEDIES_BY_TYPE: tuple[tuple[type | tuple[type, ...], str], ...] = (
+    ((bytes, bytearray), ": decode it"),
+    (Mapping, ": use its 'token'"),
+    (tuple, ": use the element that holds the token"),
+    (type(None), ": does the function return the token?"),
 )
 
 
@@ -72,25 +85,82 @@ def read_token(
     :return: The token, with ``expires_on`` in Unix seconds.
     :rtype: ~azure.core.credentials.AccessToken
     :raises TypeError: If the value is none of the three.
-    :raises ValueError: If the token is empty or its expiry cannot be read.
+    :raises ValueError: If the token is empty or its expiry cannot be read. The message says what to
+        do, in fewer than 200 characters.
     """
     if isinstance(value, str):
         expires_on = _read_expiry(value, now, undecodable_token_lifetime, source)
         return RedactedAccessToken(value, expires_on)
     if isinstance(value, (AccessToken, AccessTokenInfo)):
-        if not isinstance(value.token, str):
-            msg = f"{source}: the 'token' of an AccessToken must be a str, not {_name(value.token)}"
-            raise TypeError(msg)
-        if not value.token or not value.token.isascii() or not value.token.isprintable():
-            msg = f"{source}: the 'token' of an AccessToken must be printable ASCII; {_REMEDY}"
-            raise ValueError(msg)
+        check_token_text(value.token, f"{source}: the 'token' of an AccessToken")
         expiry: Any = value.expires_on
         if isinstance(expiry, str):  # what azure-communication-identity puts there
             expiry = read_time(expiry) or expiry
-        expires_on = _check_expiry(expiry, source, "expires_on")
-        return RedactedAccessToken(value.token, expires_on)
-    msg = f"{source} must be a str, an AccessToken or an AccessTokenInfo, not {_name(value)}"
-    raise TypeError(msg)
+        if not _is_expiry(expiry):
+            remedy = "pass seconds since 1970, as time.time() returns them"
+            _refuse_expiry(expiry, f"{source}: its expires_on", remedy)
+        return RedactedAccessToken(value.token, int(expiry))
+    expected = "a str, an AccessToken or an AccessTokenInfo"
+    raise _wrong_type(value, source, expected)
+
+
+def check_token_text(token: object, source: str) -> None:
+    """Check that a token is text that a header can carry, so that no transport has to quote it.
+
+    :param token: The text of the token, whoever issued it.
+    :param str source: What it is called in an error.
+    :raises TypeError: If it is not a ``str``.
+    :raises ValueError: If it is empty, or not printable ASCII.
+    """
+    if not isinstance(token, str):
+        raise _wrong_type(token, source, "a str")
+    if not token or not token.isascii() or not token.isprintable():
+        msg = f"{source} must be printable ASCII and not empty: strip spaces and line breaks"
+        raise ValueError(msg)
+
+
+def _wrong_type(value: object, source: str, expected: str) -> TypeError:
+    remedy = next((text for kind, text in _REMEDIES_BY_TYPE if isinstance(value, kind)), "")
+    return TypeError(f"{source} must be {expected}, not {_name(value)}{remedy}")
+
+
+def load_decoder() -> Callable[[str], bytes]:
+    """Import PyJWT and return its base64url decoder.
+
+    Importing it takes 50 ms where cryptography is installed, which no import of this package should
+    cost. A thread that will read tokens in the background must not be the first to do it: a process
+    that forks during an import leaves the child waiting for the import's lock for ever.
+    """
+    from jwt.utils import base64url_decode
+
+    return base64url_decode
+
+
+def decode_jwt(token: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Return the header and the claims of a JWT, whose signature is not checked.
+
+    :param str token: Any text.
+    :return: Both as JSON has them, or None if the text is not a JWT.
+    :rtype: tuple[dict[str, any], dict[str, any]] or None
+    """
+    match = _JWS.fullmatch(token)
+    if match is None:
+        return None
+    header, claims = _read_json(match[1]), _read_json(match[2])
+    if not isinstance(header, dict) or not isinstance(claims, dict):
+        return None
+    return header, claims
+
+
+def is_encrypted(token: str) -> bool:
+    """Tell whether a token is a JWE, which only the service can read.
+
+    :param str token: Any text.
+    :rtype: bool
+    """
+    match = _JWE.fullmatch(token)
+    header = _read_json(match[1]) if match is not None else None
+    return isinstance(header, dict) and "enc" in header
 
 
 def read_time(text: object) -> int | None:
@@ -108,51 +178,65 @@ def read_time(text: object) -> int | None:
     except ValueError:  # there is no such day, hour or offset
         return None
     seconds = int(moment.timestamp())
-    return seconds if seconds > 0 else None  # .NET's unset time is in the year 1
+    # .NET's unset time is in the year 1, and an offset may lead out of the year 9999.
+    return seconds if 0 < seconds <= _LAST_EXPIRY else None
 
 
 def _read_expiry(token: str, now: float, lifetime: float | None, source: str) -> int:
-    if _JWS.fullmatch(token):
-        exp = _claims(token).get("exp")
-        if lifetime is None or _is_expiry(exp):
-            return _check_expiry(exp, source, "'exp' claim")
-    elif _is_encrypted(token):
+    decoded = decode_jwt(token)
+    if decoded is not None:
+        exp: Any = decoded[1].get("exp")
+        if _is_expiry(exp):
+            return int(exp)
+        if lifetime is None:
+            _refuse_expiry(exp, f"{source}: its 'exp' claim", _REMEDY)
+    elif is_encrypted(token):
         if lifetime is None:
             _warn_once_about_encrypted_token()
             lifetime = UNDECODABLE_TOKEN_LIFETIME_SECONDS
     elif lifetime is None or not _B64TOKEN.fullmatch(token):
-        msg = f"{source} is not a JWT ({len(token)} characters): {_REMEDY}"
+        remedy = _remedy(token, can_be_opaque=lifetime is not None)
+        msg = f"{source} is not a JWT ({len(token)} characters): {remedy}"
         raise ValueError(msg)
     return int(now + lifetime)
 
 
-def _claims(token: str) -> dict[str, Any]:
-    import jwt  # loads cryptography where it is installed, 50 ms that no import should cost
-
+def _read_json(segment: str) -> object:
     try:
-        return jwt.decode(token, options={"verify_signature": False})
-    except (jwt.exceptions.PyJWTError, ValueError, RecursionError):
-        return {}
+        return json.loads(load_decoder()(segment))
+    except (ValueError, RecursionError):  # the former is what all of binascii, UTF-8 and JSON raise
+        return None
 
 
-def _is_encrypted(token: str) -> bool:
-    match = _JWE.fullmatch(token)
-    if match is None:
-        return False
-    from jwt.utils import base64url_decode
+def _remedy(text: str, *, can_be_opaque: bool) -> str:
+    """Return what to do about a text that is no token."""
+    if "accesskey=" in text[:1000].lower():
+        return (
+            "it is a connection string. Pass the bare JWT that CommunicationIdentityClient issues "
+            "for a user"
+        )
+    if text.lstrip().startswith("{"):
+        return "pass the bare JWT, which is the 'token' part of this response"
+    if text[:6].lower() == "bearer" or text != text.strip("\"' \t\r\n"):
+        return "pass the bare JWT, without 'Bearer', quotes, spaces or line breaks"
+    if can_be_opaque:
+        return "pass the bare JWT, or text that an Authorization header can carry"
+    if _ACCESS_KEY.fullmatch(text):
+        return (
+            "it looks like an access key. Pass the bare JWT that CommunicationIdentityClient "
+            "issues for a user"
+        )
+    return f"{_REMEDY}; or set undecodable_token_lifetime"
 
-    try:
-        header = json.loads(base64url_decode(match[1]))
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(header, dict) and "enc" in header
 
-
-def _check_expiry(expiry: Any, source: str, name: str) -> int:
-    if _is_expiry(expiry):
-        return int(expiry)
-    found = "is missing" if expiry is None else f"({_name(expiry)}) is none"
-    msg = f"{source}: Unix seconds were expected as its {name}, which {found}; {_REMEDY}"
+def _refuse_expiry(expiry: object, what: str, remedy: str) -> NoReturn:
+    if expiry is None:
+        problem = "is missing"
+    elif isinstance(expiry, (int, float)) and not isinstance(expiry, bool):
+        problem = "is out of range"  # as milliseconds are
+    else:
+        problem = f"must be Unix seconds, not {_name(expiry)}"
+    msg = f"{what} {problem}; {remedy}"
     raise ValueError(msg)
 
 
