@@ -23,7 +23,7 @@ from azure.core.pipeline.policies import (
 from azure.core.pipeline.transport import AsyncHttpTransport, HttpTransport
 from azure.core.utils import case_insensitive_dict
 
-from fakes import run_async
+from scaffolding import run_async
 
 
 @dataclass(frozen=True)

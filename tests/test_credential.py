@@ -19,8 +19,7 @@ from azure.core.credentials import (
 )
 from azure.core.credentials_async import AsyncSupportsTokenInfo, AsyncTokenCredential
 
-from background import install, threadless
-from fakes import Clock, Issuer, make_token, on_clock
+from scaffolding import Clock, Issuer, install, make_token, on_clock, threadless
 
 Async = aio.CommunicationTokenCredential
 

@@ -6,7 +6,7 @@ import pytest
 from azure.communication.common._engine import ABOARD
 from azure.core.credentials import AccessToken
 
-from fakes import BareEngine, Clock, on_clock
+from scaffolding import BareEngine, Clock, on_clock
 
 
 @pytest.fixture

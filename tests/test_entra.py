@@ -27,18 +27,20 @@ from azure.core.exceptions import (
 )
 from azure.core.pipeline.policies import SansIOHTTPPolicy
 
-from background import InlineWorkers, install, threadless
 from fake_transport import WAYS, Answer, Way
-from fakes import (
+from local_service import Answer as Scripted
+from local_service import LocalService
+from scaffolding import (
     Clock,
+    InlineWorkers,
     call_together,
+    install,
     make_token,
     on_clock,
     run_async,
+    threadless,
     turn_until,
 )
-from local_service import Answer as Scripted
-from local_service import LocalService
 
 ENDPOINT = "https://contoso.communication.azure.com"
 ENTRA_URL = f"{ENDPOINT}/access/entra/:exchangeAccessToken?api-version=2025-03-02-preview"

@@ -22,7 +22,7 @@ from azure.communication.common.aio import _credential as _aio_credential
 from azure.communication.common.aio._scheduler import scheduler as loop_scheduler
 from azure.core.credentials import AccessToken
 
-from fakes import (
+from scaffolding import (
     DEADLINE,
     Call,
     Clock,

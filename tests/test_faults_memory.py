@@ -15,7 +15,7 @@ import pytest
 from azure.communication.common import CommunicationTokenCredential, aio
 from azure.communication.common.aio._scheduler import scheduler as loop_scheduler
 
-from fakes import (
+from scaffolding import (
     DEADLINE,
     Call,
     Clock,

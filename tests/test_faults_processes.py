@@ -24,7 +24,7 @@ from azure.communication.common import CommunicationTokenCredential, aio
 from azure.communication.common._sync import _scheduler
 from azure.communication.common._sync._scheduler import Scheduler
 
-from fakes import (
+from scaffolding import (
     DEADLINE,
     Call,
     Clock,

@@ -23,7 +23,7 @@ from azure.communication.common import CommunicationTokenCredential
 from azure.communication.common._sync import _scheduler
 from azure.core.credentials import AccessToken, AccessTokenInfo
 
-from fakes import (
+from scaffolding import (
     DEADLINE,
     Call,
     Clock,

@@ -18,7 +18,7 @@ LAYERS = {
         "_sync._credential", "_sync._entra", "_sync._policies", "_sync._scheduler",
         "aio._credential", "aio._entra", "aio._policies", "aio._scheduler",
     ],
-    "state": ["_engine", "_schedule"],
+    "state": ["_cache", "_schedule"],
     "rules": ["_refresh", "_exchange", "_bearer", "_hmac", "_serialization"],
     "values": ["_identifiers", "_token", "_connection", "_arguments", "_version"],
 }  # fmt: skip
@@ -83,7 +83,7 @@ def test_no_module_imports_itself_by_a_detour() -> None:
         for module in FILES
     }
     order = list(TopologicalSorter(graph).static_order())
-    assert order.index("_refresh") < order.index("_engine") < order.index("_sync._credential")
+    assert order.index("_refresh") < order.index("_cache") < order.index("_sync._credential")
 
 
 @pytest.mark.parametrize("module", LAYERS["drivers"])

@@ -1,33 +1,39 @@
-"""Runs the scenarios of lifecycle.py, unchanged, against the rules and against both credentials."""
+"""Runs the scenarios of lifecycle.py against the cache alone and against both credentials."""
 
 import asyncio
-import contextlib
+from typing import Any
 
 import pytest
-from azure.communication.common import CommunicationTokenCredential, _refresh, aio
-from azure.communication.common._refresh import Action, Now, State
-from azure.communication.common._sync import _credential
-from azure.communication.common._sync._scheduler import Scheduler
-from azure.communication.common._token import read_token
-from azure.communication.common.aio import _credential as _aio_credential
-from azure.communication.common.aio._scheduler import LoopScheduler
-from azure.core.credentials import AccessToken, AccessTokenInfo
+from azure.communication.common import CommunicationTokenCredential, aio
+from azure.core.credentials import AccessToken
 
-from fakes import Clock, on_clock
-from lifecycle import SCENARIOS, Issue
+from lifecycle import SCENARIOS, Issue, Scenario, Step
+from scaffolding import (
+    Clock,
+    InlineWorkers,
+    TokenCache,
+    cache_of,
+    install,
+    loop_scheduler,
+    on_clock,
+    rules,
+    threadless,
+)
+
+each_scenario = pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 
 
 class Play:
     """One scenario under way: its clocks, its issuer, and the names of its tokens."""
 
-    def __init__(self, scenario):
+    def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
         self.clock = Clock()
         self.start = self.clock.wall()
         self.calls = 0
-        self.answer = None
+        self.answer: Any = None
 
-    def issue(self):
+    def issue(self, *_: object) -> Any:
         """Answer as the present step says. This is the refresher."""
         self.calls += 1
         if isinstance(self.answer, Exception):
@@ -36,23 +42,26 @@ class Play:
             return self.token(self.answer.name, self.answer.life)
         return self.answer
 
-    def token(self, name, life):
-        return AccessToken(name, self.clock.wall() + life)
+    def token(self, name: str, life: float) -> AccessToken:
+        return AccessToken(name, self.clock.wall() + life)  # type: ignore[arg-type]
 
     @property
-    def first(self):
+    def first(self) -> AccessToken | None:
         life = self.scenario.life
         return None if life is None else self.token("T0", life)
 
-    def move_clocks(self, step):
+    def begin(self, step: Step) -> int:
+        """Move the clocks, and set what the issuer answers; return its calls so far."""
+        self.answer = step.issuer
         if step.do == "wait":
             self.clock.advance(step.by)
         elif step.do == "suspend":
             self.clock.suspend(step.by)
         elif step.do == "set_clock":
             self.clock.set_wall(self.clock.wall() + step.by)
+        return self.calls
 
-    def check(self, index, step, outcome, calls):
+    def check(self, index: int, step: Step, outcome: Any, calls: int) -> None:
         """Compare what a step did with what it says."""
         where = f"step {index + 1}: {step}"
         assert self.calls - calls == step.calls, f"issuer calls at {where}"
@@ -65,115 +74,68 @@ class Play:
             assert outcome.refresh_on == int(self.start + step.refresh_on), where
 
 
-class Rules:
-    """The rules alone, with the least around them that makes a credential."""
+class Alone:
+    """The cache alone, with the least around it that makes a credential."""
 
-    def __init__(self, play):
+    def __init__(self, play: Play) -> None:
         self.play = play
-        now = self.now()
-        self.state = State(due_on=now.wall)
-        if play.first is not None:
-            first = read_token(play.first, now.wall, None, "token")
-            self.state = _refresh.start(State(), first, now, proactive=play.scenario.proactive)
+        self.scheduler = threadless(play.clock, InlineWorkers(), seed=0)
+        self.cache = TokenCache(
+            play.first,
+            play.issue,
+            proactive=play.scenario.proactive,
+            clock=play.clock.sources(),
+            on_change=self.scheduler.add,
+        )
+        self.cache.changed()
 
-    def now(self):
-        return Now(self.play.clock.wall(), self.play.clock.mono())
-
-    def ask(self, claims):
-        action = _refresh.decide(self.state, self.now(), claims=claims)
-        if action is Action.RAISE:
-            raise self.state.error or RuntimeError("closed")
-        if action is Action.REFRESH:
-            self.refresh(claims)
-        token = self.state.token
-        refresh_on = _refresh.refresh_on(self.state, token)
-        return AccessTokenInfo(token.token, token.expires_on, refresh_on=refresh_on)
-
-    def refresh(self, claims):
-        now, proactive = self.now(), self.play.scenario.proactive
-        try:
-            token = read_token(self.play.issue(), now.wall, None, "token")
-            _refresh.check_result(self.state, token, now)
-        except Exception as exc:
-            self.state = _refresh.fail(
-                self.state, _refresh.read_failure(exc), now, claims, jitter=0.0, proactive=proactive
-            )
-            if claims is not None or _refresh.life_left(self.state, now) <= 0:
-                raise
-        else:
-            self.state = _refresh.succeed(self.state, token, now, claims, proactive=proactive)
-
-    def background(self):
-        now = self.now()
-        due_on = self.state.due_on
-        if _refresh.life_left(self.state, now) > 0:  # the schedule follows a clock that is set back
-            due_on = min(due_on, now.wall + self.state.ask_at - now.mono)
-        if now.wall >= due_on:
-            with contextlib.suppress(Exception):  # nobody is told
-                self.refresh(None)
-
-    def refuse(self, text):
-        if self.state.token is not None and self.state.token.token == text:
-            self.state = _refresh.refuse(self.state, self.now(), jitter=0.0)
-
-    def close(self):
-        self.state = _refresh.CLOSED
-
-
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
-def test_rules(scenario):
-    """The rules do what the scenario says."""
-    play = Play(scenario)
-    rules = Rules(play)
-    for index, step in enumerate(scenario.steps):
-        calls, play.answer = play.calls, step.issuer
-        play.move_clocks(step)
-        outcome = None
-        if step.do == "ask":
+    def ask(self, claims: str | None) -> Any:
+        request = rules.Refresh(claims)
+        decision = self.cache.begin(request)
+        if decision.action is rules.Action.LEAD:
+            outcome: rules.Outcome
             try:
-                outcome = rules.ask(step.claims)
-            except Exception as exc:
-                outcome = exc
+                outcome = self.cache.read(self.cache.request({}))
+            except Exception as error:
+                outcome = error
+            self.cache.complete(request, outcome)
+            decision = self.cache.begin(rules.Refresh(claims), request)
+        if decision.error is not None:
+            return decision.error
+        assert decision.token is not None
+        return self.cache.info(decision.token)
+
+
+@each_scenario
+def test_cache(scenario: Scenario) -> None:
+    """The cache does what the scenario says."""
+    play = Play(scenario)
+    alone = Alone(play)
+    for index, step in enumerate(scenario.steps):
+        calls, outcome = play.begin(step), None
+        if step.do == "ask":
+            outcome = alone.ask(step.claims)
         elif step.do == "background":
-            rules.background()
+            alone.scheduler.run_due()
         elif step.do == "refuse":
-            rules.refuse(step.token)
+            alone.cache.invalidate(step.token)
         elif step.do == "close":
-            rules.close()
+            alone.cache.close()
         play.check(index, step, outcome, calls)
 
 
-class InlineWorkers:
-    """Refreshes on the thread that asks for it."""
-
-    def run(self, reference):
-        item = reference()
-        if item is not None:
-            item._refresh_ahead()
-
-
-class ThreadlessScheduler(Scheduler):
-    """Looks when the test says so."""
-
-    def __init__(self, clock):
-        super().__init__(clock.wall, clock.mono, lambda: 0.0)
-        self._workers = InlineWorkers()
-        self._running = True
-
-
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
-def test_sync_credential(scenario, monkeypatch):
+@each_scenario
+def test_sync_credential(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
     """The synchronous credential does what the scenario says."""
     play = Play(scenario)
-    threadless = ThreadlessScheduler(play.clock)
-    monkeypatch.setattr(_credential, "scheduler", lambda: threadless)
-    credential = on_clock(CommunicationTokenCredential, play.clock)(
-        play.first, token_refresher=play.issue, proactive_refresh=scenario.proactive
+    scheduler = install(monkeypatch, threadless(play.clock, InlineWorkers(), seed=0))
+    credential: Any = on_clock(CommunicationTokenCredential, play.clock)(
+        play.first,  # type: ignore[arg-type]
+        token_refresher=play.issue,
+        proactive_refresh=scenario.proactive,
     )
     for index, step in enumerate(scenario.steps):
-        calls, play.answer = play.calls, step.issuer
-        play.move_clocks(step)
-        outcome = None
+        calls, outcome = play.begin(step), None
         if step.do == "ask":
             options = {"claims": step.claims} if step.claims else {}
             try:
@@ -182,7 +144,7 @@ def test_sync_credential(scenario, monkeypatch):
             except Exception as exc:
                 outcome = exc
         elif step.do == "background":
-            threadless.run_due()
+            scheduler.run_due()
         elif step.do == "refuse":
             credential.invalidate_token(step.token)
         elif step.do == "close":
@@ -191,29 +153,26 @@ def test_sync_credential(scenario, monkeypatch):
 
 
 @pytest.mark.parametrize("plain", [True, False], ids=["plain refresher", "async refresher"])
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
-def test_async_credential(scenario, plain, monkeypatch):
+@each_scenario
+def test_async_credential(scenario: Scenario, plain: bool) -> None:
     """The asynchronous credential does what the scenario says, with either kind of refresher."""
     play = Play(scenario)
-    scheduler = LoopScheduler(play.clock.wall, play.clock.mono, lambda: 0.0)
-    monkeypatch.setattr(_aio_credential, "scheduler", lambda loop: scheduler)
 
-    async def issue():
+    async def issue() -> Any:
         await asyncio.sleep(0)
         return play.issue()
 
-    async def run():
-        # Timers that look too early for the test are harmless: they look at its clocks.
-        monkeypatch.setattr(scheduler, "_set_timer", lambda: None)
-        credential = on_clock(aio.CommunicationTokenCredential, play.clock)(
-            play.first,
+    async def run() -> None:
+        scheduler = loop_scheduler(asyncio.get_running_loop(), play.clock)
+        # The loop's own timers are on another clock.
+        scheduler._set_timer = lambda: None  # type: ignore[method-assign]
+        credential: Any = on_clock(aio.CommunicationTokenCredential, play.clock)(
+            play.first,  # type: ignore[arg-type]
             token_refresher=play.issue if plain else issue,
             proactive_refresh=scenario.proactive,
         )
         for index, step in enumerate(scenario.steps):
-            calls, play.answer = play.calls, step.issuer
-            play.move_clocks(step)
-            outcome = None
+            calls, outcome = play.begin(step), None
             if step.do == "ask":
                 options = {"claims": step.claims} if step.claims else {}
                 try:
@@ -223,8 +182,9 @@ def test_async_credential(scenario, plain, monkeypatch):
                 except Exception as exc:
                     outcome = exc
             elif step.do == "background":
-                scheduler._look()
-                await asyncio.gather(*scheduler._under_way)
+                scheduler.run_due()
+                while cache_of(credential).state.refreshes:
+                    await asyncio.sleep(0)
             elif step.do == "refuse":
                 credential.invalidate_token(step.token)
             elif step.do == "close":
@@ -234,7 +194,7 @@ def test_async_credential(scenario, plain, monkeypatch):
     asyncio.run(run())
 
 
-def test_the_table_exercises_every_rule():
+def test_the_table_exercises_every_rule() -> None:
     """A scenario table that lost its refusals, claims or background would say little."""
     done = {step.do for scenario in SCENARIOS for step in scenario.steps}
     assert done == {"ask", "background", "wait", "suspend", "set_clock", "refuse", "close"}

@@ -25,8 +25,8 @@ from azure.core.pipeline.transport import HttpRequest as LegacyHttpRequest
 from azure.core.rest import HttpRequest
 
 from fake_transport import WAYS, Answer, Sent, Way
-from fakes import DEADLINE, Clock, Issuer, call_together, make_token, on_clock, run_async
 from local_service import LocalService
+from scaffolding import DEADLINE, Clock, Issuer, call_together, make_token, on_clock, run_async
 
 ENDPOINT = "https://contoso.communication.azure.com"
 URL = ENDPOINT + "/chat/threads?api-version=2024-03-07"

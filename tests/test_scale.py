@@ -19,8 +19,18 @@ from azure.communication.common._sync._scheduler import Scheduler, Workers
 from azure.communication.common.aio import _scheduler as _aio_scheduler
 from azure.core.credentials import AccessToken
 
-from background import InlineWorkers, ThreadWatch, clock_loop, install, let_pass, threadless
-from fakes import DEADLINE, Clock, Tally, on_clock
+from scaffolding import (
+    DEADLINE,
+    Clock,
+    InlineWorkers,
+    Tally,
+    ThreadWatch,
+    clock_loop,
+    install,
+    let_pass,
+    on_clock,
+    threadless,
+)
 
 MANY = 100_000
 DAY, HOUR, MINUTE = 86_400, 3_600, 60

@@ -20,14 +20,16 @@ from azure.communication.common._sync._scheduler import Scheduler, Workers, sche
 from azure.communication.common.aio import _scheduler as _aio_scheduler
 from azure.communication.common.aio._scheduler import LoopScheduler
 
-from background import (
+from scaffolding import (
+    DEADLINE,
+    Clock,
     ClockLoop,
     InlineWorkers,
+    Tally,
     ThreadWatch,
     clock_loop,
     threadless,
 )
-from fakes import DEADLINE, Clock, Tally
 
 HOUR = 3600
 

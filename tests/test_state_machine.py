@@ -24,7 +24,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from fakes import BareEngine, Clock, on_clock
+from scaffolding import BareEngine, Clock, on_clock
 
 
 class Busy(Exception):

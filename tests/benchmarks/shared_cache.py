@@ -22,7 +22,7 @@ sys.path[:1] = [str(TESTS.parent), str(TESTS.parent / "samples"), str(TESTS)]
 from azure.communication.common import CommunicationTokenCredential  # noqa: E402
 from cryptography.fernet import Fernet  # noqa: E402
 
-from fakes import make_token  # noqa: E402
+from scaffolding import make_token  # noqa: E402
 from shared_cache.fleet import RedisServer, why_not  # noqa: E402
 from shared_token_cache import SharedTokenCache  # noqa: E402
 

@@ -21,8 +21,8 @@ from azure.communication.common import aio as common_aio
 from azure.core.credentials import AccessToken, TokenCredential
 from azure.core.credentials_async import AsyncTokenCredential
 
-from fakes import Issuer, call_together, make_token, run_async, turn_until
 from interop.matrix import settle
+from scaffolding import Issuer, call_together, make_token, run_async, turn_until
 
 # Theirs ask the clock by what Python 3.12 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:azure")

@@ -26,11 +26,11 @@ from azure.core.pipeline.transport import AioHttpTransport, AsyncHttpTransport
 from azure.core.rest import HttpRequest
 
 from fake_transport import Answer, FakeTransport
-from fakes import Clock, Issuer, make_token, on_clock
 from interop import matrix
 from interop.matrix import OTHERS, PACKAGES
 from local_service import Answer as ServiceAnswer
 from local_service import LocalService
+from scaffolding import Clock, Issuer, make_token, on_clock
 
 # Theirs ask the clock by what Python 3.12 deprecates, and have names that are deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:azure")

@@ -14,9 +14,9 @@ from azure.communication.chat import ChatParticipant
 from azure.communication.common import aio as common_aio
 from azure.core.exceptions import ClientAuthenticationError
 
-from fakes import Clock, on_clock
 from interop.matrix import module_of, settle
 from local_service import LocalService
+from scaffolding import Clock, on_clock
 
 LIFETIME = 600  # of a token, in seconds
 

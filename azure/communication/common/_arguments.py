@@ -1,50 +1,72 @@
 """The three forms of the credential, told apart by their arguments."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 LONGEST_LIFETIME_SECONDS = 100 * 365 * 24 * 3600
 
 
-def is_entra_form(
+class Arguments(NamedTuple):
+    """The arguments of a credential, checked. It has one source of tokens, or none."""
+
+    token: Any
+    token_refresher: Any
+    proactive_refresh: bool
+    undecodable_token_lifetime: float | None
+    entra: dict[str, Any] | None
+    """The arguments of the Entra exchange, if that is the source."""
+
+
+def read_arguments(
     token: object,
     token_refresher: object,
     proactive_refresh: bool,
-    undecodable_token_lifetime: object,
-    entra: dict[str, Any],
+    undecodable_token_lifetime: Any,
+    resource_endpoint: object,
+    token_credential: object,
+    scopes: object,
     pipeline_options: dict[str, Any],
-) -> bool:
+) -> Arguments:
     """Tell which form of the credential the arguments ask for, and refuse any mixture.
 
+    :return: The arguments.
+    :rtype: Arguments
     :raises TypeError: If the arguments make none of the three forms; the message names them.
     :raises ValueError: If ``undecodable_token_lifetime`` is no time.
     """
-    given = [name for name, value in entra.items() if value is not None]
-    if given:
+    entra = None
+    is_entra = not (resource_endpoint is None and token_credential is None and scopes is None)
+    if is_entra or pipeline_options:
+        entra = {
+            "resource_endpoint": resource_endpoint,
+            "token_credential": token_credential,
+            "scopes": scopes,
+        }
+        given = [name for name, value in entra.items() if value is not None]
+        if not is_entra:
+            msg = (
+                f"{next(iter(pipeline_options))!r} is not a valid argument: the credential takes "
+                "token, token_refresher, proactive_refresh and undecodable_token_lifetime, or "
+                "resource_endpoint, token_credential, scopes and pipeline options"
+            )
+            raise TypeError(msg)
         own = {
             "token": token,
             "token_refresher": token_refresher,
             "undecodable_token_lifetime": undecodable_token_lifetime,
         }
-        mixed = [name for name, value in own.items() if value is not None]
-        if mixed:
-            msg = f"{mixed[0]} cannot be combined with {given[0]}: a credential has one source"
-            raise TypeError(msg)
+        for name, value in own.items():
+            if value is not None:
+                msg = f"{name} cannot be combined with {given[0]}: a credential has one source"
+                raise TypeError(msg)
         for name in ("resource_endpoint", "token_credential"):
             if name not in given:
-                msg = f"{name} is missing: {given[0]} needs it for the exchange of Entra tokens"
+                msg = f"{name} is missing: {given[0]} needs it for the Entra token exchange"
                 raise TypeError(msg)
-        return True
-    if pipeline_options:
-        msg = (
-            f"{next(iter(pipeline_options))!r} is no argument of the credential; it takes token, "
-            "token_refresher, proactive_refresh and undecodable_token_lifetime, or "
-            "resource_endpoint, token_credential, scopes and the options of azure-core's pipeline"
-        )
-        raise TypeError(msg)
-    if callable(token):
-        msg = "token is a function: pass it as token_refresher"
-        raise TypeError(msg)
-    if token_refresher is None:
+        entra.update(pipeline_options)
+    elif token_refresher is None:
+        if callable(token):
+            msg = "token is a function: pass it as token_refresher"
+            raise TypeError(msg)
         if token is None:
             msg = "pass a token, a token_refresher, or resource_endpoint and token_credential"
             raise TypeError(msg)
@@ -52,16 +74,24 @@ def is_entra_form(
             msg = "proactive_refresh needs a token_refresher: a static token cannot be refreshed"
             raise TypeError(msg)
     elif not callable(token_refresher):
-        msg = f"token_refresher must be callable, not {type(token_refresher).__name__}"
+        found = type(token_refresher).__name__
+        msg = f"token_refresher must be a function, not its result ({found}): do not call it"
+        raise TypeError(msg)
+    elif callable(token):
+        msg = "token is a function: pass it as token_refresher"
         raise TypeError(msg)
     if undecodable_token_lifetime is not None:
-        if isinstance(undecodable_token_lifetime, bool) or not isinstance(
-            undecodable_token_lifetime, (int, float)
-        ):
-            found = type(undecodable_token_lifetime).__name__
-            msg = f"undecodable_token_lifetime must be a number of seconds, not {found}"
-            raise TypeError(msg)
-        if not 1 <= undecodable_token_lifetime <= LONGEST_LIFETIME_SECONDS:
-            msg = "undecodable_token_lifetime must be at least 1 second, and at most 100 years"
-            raise ValueError(msg)
-    return False
+        _check_lifetime(undecodable_token_lifetime)
+    return Arguments(
+        token, token_refresher, bool(proactive_refresh), undecodable_token_lifetime, entra
+    )
+
+
+def _check_lifetime(seconds: Any) -> None:
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        found = type(seconds).__name__
+        msg = f"undecodable_token_lifetime must be a number of seconds, not {found}"
+        raise TypeError(msg)
+    if not 1 <= seconds <= LONGEST_LIFETIME_SECONDS:
+        msg = "undecodable_token_lifetime must be at least 1 second, and at most 100 years"
+        raise ValueError(msg)

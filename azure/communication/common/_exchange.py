@@ -94,6 +94,9 @@ class Exchange:
         self._options = {**_OPTIONS, **pipeline_options}
         self._exchanged: int | None = None  # the hash of an Entra token; its text is not kept
 
+    def prepare(self) -> None:
+        """Load what an exchange needs."""
+
     @property
     def _owns_transport(self) -> bool:
         return self._options.get("transport") is None
@@ -101,7 +104,7 @@ class Exchange:
     def _is_in_vain(
         self,
         entra: AccessToken | AccessTokenInfo,
-        held: AccessToken,
+        held: AccessToken | None,
         options: TokenRequestOptions,
     ) -> bool:
         """Tell whether an exchange could bring no token that is better than the valid one.
@@ -109,7 +112,8 @@ class Exchange:
         A Communication token expires with its Entra token, or earlier.
         """
         return (
-            not options.get("claims")
+            held is not None
+            and not options.get("claims")
             and hash(entra.token) == self._exchanged
             and entra.expires_on <= held.expires_on + OUTLIVES_BY_SECONDS
         )

@@ -2,36 +2,51 @@
 
 Theory of operation
 -------------------
-Everything that a credential knows about its token is one immutable :class:`State`. Callers read it
-once; whoever changes it computes the next one here and stores it in a single assignment. Nothing in
-this module knows a thread, a loop, a lock or a clock, so the synchronous and the asynchronous
-credential share it and its tests need no sleep.
+All that a credential knows of its token is one immutable :class:`State`. Whoever changes it has the
+next one computed here. Nothing in this module knows a thread, a loop, a lock or a clock, so both
+credentials share it, and a model check can walk through all that may happen.
 
-A token is *valid* while it has life left by both the wall clock and the monotonic clock: a
-suspended machine stops the second, a corrected clock moves the first, and either alone would be
-wrong.
+How long a token is still *valid* is the life that is left by the wall clock or by the monotonic
+clock, whichever is less: a suspended machine stops the second, a corrected clock moves the first,
+and either alone would be wrong. For the same reason no time of a refresh is kept as a moment:
+``next_left`` is the life that will be left then, and :func:`due` turns it into seconds from now.
 
-=============  ========================  ============================  =======================
-token          nothing under way         on hold                       refresh under way
-=============  ========================  ============================  =======================
-valid          return it; in the window  return it                     return it
-               start a refresh
-none, expired  start a refresh           raise the last failure again  wait for it
-with claims    start a refresh           raise the last failure again  wait for one of the
-                                         (with no valid token)         same claims
-=============  ========================  ============================  =======================
+What a caller does (:func:`decide`):
 
-A failed refresh of a valid token is nobody's business but the log's: the token stays, and the next
-try comes after half of the life that is left. Without a valid token the caller gets the failure;
-the next call may try at once, later ones are spaced. A token that the service refused is dropped,
-and one that is refused soon after it was issued counts as a failure, or a service that refuses
-every token would have us fetch one for each request.
+====================  =====================  =========================  ======================
+the token             no refresh in flight   on hold                    a refresh is in flight
+====================  =====================  =========================  ======================
+valid                 return it; in the      return it                  return it
+                      window, lead a refresh
+none, or expired      lead a refresh         raise the last error       wait for it
+valid, new claims     lead a refresh         raise the last error       wait, if it is for the
+                                                                        same claims
+====================  =====================  =========================  ======================
+
+What a refresh changes (:func:`complete`):
+
+=============================  ================================  ===============================
+outcome                        with a valid token                without one
+=============================  ================================  ===============================
+a token that expires later     it is the token                   it is the token
+one that expires no later      keep the token, try again later   it is the token
+an error, an unusable token    keep the token, try again later   the callers' error; the second
+                                                                 in a row begins a hold
+nothing: it was abandoned      the background tries again soon   the next caller tries at once
+late: another was started      counts only if it expires later   counts if it is a token
+=============================  ================================  ===============================
+
+A token that the service refused is dropped (:func:`refuse`) and never returned again. One that is
+refused soon after its issue counts as a failure, or a service that refuses every token would have
+us fetch one for each request.
 """
 
 import copy
 import enum
+import itertools
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from types import FrameType, TracebackType
+from typing import Any, NamedTuple, TypeAlias
 
 from azure.core.credentials import AccessToken
 from azure.core.exceptions import ClientAuthenticationError
@@ -40,11 +55,10 @@ INFINITY = float("inf")
 
 ON_DEMAND_WINDOW_SECONDS = 120  # callers refresh at T-2 min, as the .NET and Python libraries do
 PROACTIVE_WINDOW_SECONDS = 600  # and the background at T-10 min
-FLIGHT_SECONDS = 60  # longer than three tries of ten seconds with their back-off
+REFRESH_SECONDS = 60  # longer than three tries of ten seconds with their back-off
 RETRY_FLOOR_SECONDS = 5  # between tries that no caller waits for
 FIRST_HOLD_SECONDS, LONGEST_HOLD_SECONDS = 0.5, 30
 LONGEST_RETRY_AFTER_SECONDS = 120
-CLOCK_CHECK_SECONDS = 30  # how long a suspended machine or a clock that was set goes unnoticed
 PATIENCE_SECONDS = 10  # that the caller who started a refresh waits with a valid token in hand
 # azure-core's policy may keep a token for 60 s past its refresh_on; 15 s remain for the request.
 POLICY_MARGIN_SECONDS = 75
@@ -52,88 +66,149 @@ POLICY_MARGIN_SECONDS = 75
 # that another one will not help.
 YOUNG_SECONDS = 30
 
+_numbers = itertools.count(1)
+
 
 class Now(NamedTuple):
-    """One reading of both clocks, in seconds."""
+    """One reading of both clocks, in seconds, and the process that reads them."""
 
     wall: float
     mono: float
+    process: int = 0
+
+
+class Refresh:
+    """One refresh, from the request for it to its outcome.
+
+    It is *in flight* while it is one of the state's ``refreshes``. Then it has a leader: a thread,
+    or a task of an event loop.
+
+    :param claims: The claims that the token has to carry.
+    :type claims: str or None
+    :keyword bool ahead: Whether the background asks, before callers have to.
+    """
+
+    __slots__ = (
+        "ahead",
+        "claims",
+        "deadline_at",
+        "error",
+        "expires_at",
+        "number",
+        "process",
+        "token",
+    )
+
+    def __init__(self, claims: str | None = None, *, ahead: bool = False) -> None:
+        self.claims = claims
+        self.ahead = ahead
+        self.number = next(_numbers)  # what running code remembers of the refresh it is part of
+        self.deadline_at = INFINITY
+        """When it is overdue, by the monotonic clock; infinite until it is in flight."""
+        self.process = 0
+        self.token: AccessToken | None = None
+        """What it brought, for those who asked for its claims."""
+        self.expires_at = -INFINITY
+        """The expiry of ``token`` by the monotonic clock."""
+        self.error: Exception | None = None
+        """What those who waited for it are told, unless there is a token for them."""
+
+    def is_lost(self, now: Now) -> bool:
+        """Tell whether its leader is gone: a thread or loop that a forked child does not have."""
+        return self.process != now.process
+
+    def is_overdue(self, now: Now) -> bool:
+        """Tell whether it takes longer than a refresh may."""
+        return now.mono >= self.deadline_at
+
+    def is_worth_waiting_for(self, now: Now) -> bool:
+        """Tell whether it is to be expected to end; if not, a newcomer may start another one."""
+        return not self.is_overdue(now) and not self.is_lost(now)
+
+
+class Refused(NamedTuple):
+    """The hash of a token that the service refused, and until when it could be valid."""
+
+    digest: int
+    expires_on: float
+    deadline_at: float
 
 
 @dataclass(frozen=True, slots=True)
 class State:
     """All that is known about the token of one credential. Times are seconds.
 
-    ``*_on`` is wall-clock time, ``*_at`` monotonic time.
+    ``*_on`` is wall-clock time, ``*_at`` monotonic time, ``*_left`` life of the token.
     """
 
+    proactive: bool = False
+    static: bool = False
+    closed: bool = False
     token: AccessToken | None = None
     deadline_at: float = -INFINITY
     """The token's expiry by the monotonic clock."""
-    window: float = 0.0
-    """How long before expiry callers start a refresh."""
-    ask_on: float = -INFINITY
-    ask_at: float = -INFINITY
-    """Until this moment by both clocks a valid token is returned without another thought."""
-    due_on: float = INFINITY
-    """When the background should refresh it."""
     obtained_at: float = -INFINITY
+    window: float = 0.0
+    """With how much life left callers start a refresh."""
+    next_left: float = 0.0
+    """With how much life left the next try may come, of a caller or the background."""
+    earliest_left: float = 0.0
+    """The same for the background, where many are due together."""
     claims: str | None = None
-    """The claims that the token was obtained for."""
-    refused: int | None = None
-    """The hash of the last token that the service did not accept; the text is no longer needed."""
-    refusals: int = 0
-    """How many tokens in a row were refused while they were young."""
+    claims_at: float = -INFINITY
+    """When a refresh last brought a token for ``claims``."""
+    refreshes: tuple[Refresh, ...] = ()
+    """Those in flight."""
+    hold_until: float = -INFINITY
+    """Until then ``error`` is raised where there is no valid token, by the monotonic clock."""
+    background_at: float = -INFINITY
+    """The background does not try before, by the monotonic clock."""
+    error: Exception | None = None
     failures: int = 0
     """How many refreshes in a row failed with no valid token at hand."""
-    retry_at: float = -INFINITY
-    error: Exception | None = None
-    """What is raised until ``retry_at``."""
-    closed: bool = False
-
-
-CLOSED = State(closed=True)
-
-
-class Flight:
-    """One refresh under way, and its result once it is over.
-
-    A flight that was given up (its caller was interrupted, its loop closed) ends with neither token
-    nor error, and those who waited for it decide anew.
-    """
-
-    __slots__ = ("ahead", "claims", "error", "started_at", "token")
-
-    def __init__(self, claims: str | None, started_at: float, *, ahead: bool) -> None:
-        self.claims = claims
-        self.started_at = started_at
-        self.ahead = ahead  # started by the background, so that no caller learns of a failure
-        self.token: AccessToken | None = None
-        self.error: Exception | None = None
-
-    def is_lost(self) -> bool:
-        """Tell whether it can never end, so that nobody should wait for it."""
-        return False
-
-    def is_overdue(self, now: Now) -> bool:
-        """Tell whether a newcomer may start another one."""
-        return now.mono >= self.started_at + FLIGHT_SECONDS or self.is_lost()
-
-
-class Failure(NamedTuple):
-    """Why a refresh failed, and for how many seconds the issuer asked to be left alone."""
-
-    error: Exception
-    wait: float = 0.0
+    refused: tuple[Refused, ...] = ()
+    refusals: int = 0
+    """How many tokens in a row were refused while they were young."""
+    reported: bool = False
+    """Whether the log has been told that a static token has expired."""
 
 
 class Action(enum.Enum):
     """What a caller does next."""
 
     RETURN = enum.auto()
-    REFRESH = enum.auto()
+    LEAD = enum.auto()
     WAIT = enum.auto()
     RAISE = enum.auto()
+    NOTHING = enum.auto()
+
+
+class Decision(NamedTuple):
+    """What a caller does next, and with what."""
+
+    action: Action
+    token: AccessToken | None = None
+    refresh: Refresh | None = None
+    """The refresh to lead or to wait for."""
+    patience: float = 0.0
+    """For how many seconds to wait before asking again."""
+    error: Exception | None = None
+    retry_in: float | None = None
+    """In how many seconds the hold ends during which ``error`` is raised."""
+
+
+NOTHING = Decision(Action.NOTHING)
+
+Outcome: TypeAlias = AccessToken | Exception | None
+"""What a refresh ends with; None if it was abandoned, as by an interrupt."""
+
+
+class Due(NamedTuple):
+    """In how many seconds the background should refresh, if not too many do then."""
+
+    earliest: float
+    preferred: float
+    latest: float
 
 
 def life_left(state: State, now: Now) -> float:
@@ -143,107 +218,212 @@ def life_left(state: State, now: Now) -> float:
     return min(state.token.expires_on - now.wall, state.deadline_at - now.mono)
 
 
-def decide(
-    state: State,
-    now: Now,
-    *,
-    claims: str | None = None,
-    ahead: bool = False,
-    under_way: bool = False,
-) -> Action:
-    """Decide what a caller does next.
-
-    :param State state: What is known about the token.
-    :param Now now: The time.
-    :keyword claims: Claims that the token has to carry.
-    :paramtype claims: str or None
-    :keyword bool ahead: True for the background, which refreshes before callers have to.
-    :keyword bool under_way: Whether a refresh that would serve this caller is under way.
-    :return: What to do.
-    :rtype: Action
-    """
-    if state.closed:
-        return Action.RAISE
-    left = life_left(state, now)
-    if claims is None and left > 0:
-        on_hold = now.wall < state.ask_on and now.mono < state.ask_at
-        early = not ahead and (on_hold or left > state.window)
-        return Action.RETURN if early or under_way else Action.REFRESH
-    is_young = now.mono < state.obtained_at + YOUNG_SECONDS
-    if claims is not None and claims == state.claims and left > 0 and is_young:
-        return Action.RETURN
-    if under_way:
-        return Action.WAIT
-    return Action.RAISE if now.mono < state.retry_at else Action.REFRESH
-
-
-def start(state: State, token: AccessToken, now: Now, *, proactive: bool) -> State:
+def start(state: State, token: AccessToken, now: Now, claims: str | None = None) -> State:
     """Return the state in which ``token`` is the current one.
 
-    :param State state: What was known before; its count of refusals goes on.
+    :param State state: What was known before.
     :param ~azure.core.credentials.AccessToken token: The new token.
     :param Now now: The time.
-    :keyword bool proactive: Whether the background should refresh it.
+    :param claims: The claims that it was obtained for.
+    :type claims: str or None
     :return: The new state.
     :rtype: State
     """
     life = token.expires_on - now.wall
     window = min(ON_DEMAND_WINDOW_SECONDS, life / 2)
-    ahead = min(PROACTIVE_WINDOW_SECONDS, life / 2) if proactive else window
-    ask_on = float(token.expires_on - ahead)  # comparing a float with an int takes twice as long
+    ahead = min(PROACTIVE_WINDOW_SECONDS, life / 2) if state.proactive else window
+    was_accepted = state.token is not None and now.mono >= state.obtained_at + YOUNG_SECONDS
     return State(
+        proactive=state.proactive,
+        static=state.static,
         token=token,
         deadline_at=now.mono + life,
-        window=window,
-        ask_on=ask_on,
-        ask_at=now.mono + (ask_on - now.wall),
-        due_on=ask_on if proactive else INFINITY,
         obtained_at=now.mono,
-        refused=state.refused,
-        refusals=state.refusals,
+        window=window,
+        next_left=0.0 if state.static else ahead,
+        earliest_left=life / 2,
+        claims=claims,
+        claims_at=now.mono,
+        refreshes=state.refreshes,
+        refused=_still_valid(state.refused, now),
+        refusals=0 if was_accepted else state.refusals,
     )
 
 
-def due_range(state: State, now: Now) -> tuple[float, float]:
-    """Return the earliest and the latest time for the background to refresh a token.
-
-    The latest is when it is due; the earliest, for the sake of many that are due together, is at
-    half of the life that is left.
+def decide(
+    state: State,
+    now: Now,
+    request: Refresh,
+    waited: Refresh | None = None,
+    inside: frozenset[int] = frozenset(),
+) -> Decision:
+    """Decide what a caller does next.
 
     :param State state: What is known about the token.
     :param Now now: The time.
-    :return: Both as Unix time in seconds, infinite if the background has nothing to do.
-    :rtype: tuple[float, float]
+    :param Refresh request: What the caller asks for; the refresh to lead, if it is to lead one.
+    :param waited: The refresh that the caller has led or waited for. It may have ended, or not.
+    :type waited: Refresh or None
+    :param inside: The numbers of the refreshes that the caller is part of.
+    :type inside: frozenset[int]
+    :return: What to do.
+    :rtype: Decision
     """
+    if state.static and not state.closed:
+        return Decision(Action.RETURN, state.token)
+    if request.ahead:
+        return _decide_ahead(state, now, request)
+    if state.closed:
+        return Decision(Action.RAISE, error=closed())
     left = life_left(state, now)
-    half = now.wall + left / 2 if left > 0 else INFINITY
-    return min(half, state.due_on), state.due_on
+    valid = state.token if left > 0 else None
+    decision = _decide(state, now, request, waited, valid)
+    if decision.action in (Action.LEAD, Action.WAIT) and any(
+        refresh.number in inside for refresh in state.refreshes
+    ):  # a refresher must not wait for itself
+        if valid is None:
+            return Decision(Action.RAISE, error=_asked_by_refresher())
+        return Decision(Action.RETURN, valid)
+    if decision.action is Action.LEAD and valid is not None and request.claims is None:
+        return decision._replace(patience=min(PATIENCE_SECONDS, left / 2))
+    return decision
 
 
-def check_result(state: State, token: AccessToken, now: Now) -> None:
-    """Check that a refresh brought a token that can be used.
+def _decide(
+    state: State, now: Now, request: Refresh, waited: Refresh | None, valid: AccessToken | None
+) -> Decision:
+    claims = request.claims
+    in_flight = find_in_flight(state, now, claims)
+    if claims is None and valid is not None:
+        is_early = life_left(state, now) > min(state.window, state.next_left)
+        if is_early or in_flight is not None or waited is not None:
+            return Decision(Action.RETURN, valid)
+        return _lead(request)
+    if waited is not None and waited not in state.refreshes:
+        if waited.error is not None:
+            return Decision(Action.RAISE, refresh=waited, error=waited.error)
+        if claims is not None and is_usable(state, now, waited):
+            return Decision(Action.RETURN, waited.token)
+    is_met = claims is not None and claims == state.claims and valid is not None
+    if is_met and now.mono < state.claims_at + YOUNG_SECONDS:
+        return Decision(Action.RETURN, valid)
+    if in_flight is not None:
+        return Decision(Action.WAIT, refresh=in_flight, patience=in_flight.deadline_at - now.mono)
+    if waited is not None and waited in state.refreshes and not waited.is_lost(now):
+        # Another one might hang as well: this caller may be part of it, on a thread of the
+        # refresher's of which nothing is known.
+        return Decision(Action.RAISE, error=overdue())
+    if now.mono < state.hold_until and state.error is not None:
+        return Decision(Action.RAISE, error=state.error, retry_in=state.hold_until - now.mono)
+    return _lead(request)
 
-    :raises ValueError: If it has expired, or is the one that the service refused.
+
+def _lead(request: Refresh) -> Decision:
+    return Decision(Action.LEAD, refresh=request, patience=REFRESH_SECONDS)
+
+
+def _decide_ahead(state: State, now: Now, request: Refresh) -> Decision:
+    """Decide for the background: lead a refresh, or nothing; a timer brings it back."""
+    if state.closed or now.mono < max(state.hold_until, state.background_at):
+        return NOTHING
+    left = life_left(state, now)
+    if left > max(state.earliest_left, state.next_left):  # a caller was faster
+        return NOTHING
+    return NOTHING if _blocked_until(state, now) > now.mono else _lead(request)
+
+
+def _blocked_until(state: State, now: Now) -> float:
+    """Return when the background need not mind the refreshes in flight any more.
+
+    An overdue one that it leads itself may hold a worker for ever: it does not start another.
     """
+    times = [
+        max(refresh.deadline_at, now.mono + REFRESH_SECONDS if refresh.ahead else -INFINITY)
+        for refresh in state.refreshes
+        if not refresh.is_lost(now)
+    ]
+    return max(times, default=-INFINITY)
+
+
+def find_in_flight(state: State, now: Now, claims: str | None) -> Refresh | None:
+    """Return a refresh that is worth waiting for; one for claims serves those who need none."""
+    for refresh in state.refreshes:
+        if claims in (None, refresh.claims) and refresh.is_worth_waiting_for(now):
+            return refresh
+    return None
+
+
+def is_usable(state: State, now: Now, refresh: Refresh) -> bool:
+    """Tell whether what a refresh brought may still be handed out."""
+    token = refresh.token
+    return (
+        token is not None
+        and token.expires_on > now.wall
+        and refresh.expires_at > now.mono
+        and not is_refused(state, token)
+    )
+
+
+def lead(state: State, now: Now, refresh: Refresh) -> State:
+    """Return the state with a refresh in flight; those that nobody should wait for are dropped."""
+    refresh.deadline_at = now.mono + REFRESH_SECONDS
+    refresh.process = now.process
+    others = tuple(r for r in state.refreshes if r.is_worth_waiting_for(now))
+    return replace(state, refreshes=(*others, refresh))
+
+
+def complete(state: State, now: Now, refresh: Refresh, outcome: Outcome, jitter: float) -> State:
+    """Return the state after a refresh has ended, and note in it what those who waited are told.
+
+    Completing it again changes nothing, for by then it counts as late.
+
+    :param State state: What was known before.
+    :param Now now: The time.
+    :param Refresh refresh: The refresh.
+    :param outcome: What it ended with: a token, an error, or None if it was abandoned.
+    :type outcome: ~azure.core.credentials.AccessToken or Exception or None
+    :param float jitter: A random number from 0 to 1 that shortens a hold by up to a fifth.
+    :return: The new state.
+    :rtype: State
+    """
+    if state.closed:
+        refresh.error = closed()
+        return state
+    is_late = refresh not in state.refreshes
+    before = state
+    if not is_late:
+        state = replace(state, refreshes=tuple(r for r in state.refreshes if r is not refresh))
+    if isinstance(outcome, AccessToken):
+        outcome = _check_token(before, outcome, now)
+    if isinstance(outcome, AccessToken):
+        refresh.token = outcome
+        refresh.expires_at = now.mono + outcome.expires_on - now.wall
+        return _succeed(state, outcome, now, None if is_late else refresh.claims, is_late=is_late)
+    if outcome is None:
+        return state if is_late else _abandon(state, now)
+    refresh.error = outcome
+    return state if is_late else _fail(state, outcome, now, refresh.claims, jitter)
+
+
+def _check_token(state: State, token: AccessToken, now: Now) -> AccessToken | ValueError:
+    """Return the token if it can be used, and otherwise what is wrong with it."""
     held = state.token
     is_held = held and token.token == held.token and token.expires_on <= held.expires_on
     if token.expires_on <= now.wall or (is_held and life_left(state, now) <= 0):
-        msg = (
-            f"the refresh returned a token that has expired (its expires_on is {token.expires_on}, "
-            f"the local clock says {now.wall:.0f}). Return a newly issued token, and check the "
-            "clock."
+        return ValueError(
+            f"token_refresher returned a token that has expired (expires_on {token.expires_on}, "
+            f"local clock {now.wall:.0f}): return a newly issued token, and check the clock"
         )
-        raise ValueError(msg)
-    if hash(token.token) == state.refused:
-        msg = (
-            "the refresh returned the very token that the service has refused. Return a newly "
-            "issued one: a cache in front of the issuer must not answer here."
+    if is_refused(state, token):
+        return ValueError(
+            "token_refresher returned a token that the service rejected: bypass any cache in "
+            "front of the issuer, and return a newly issued token"
         )
-        raise ValueError(msg)
+    return token
 
 
-def succeed(
-    state: State, token: AccessToken, now: Now, claims: str | None, *, proactive: bool
+def _succeed(
+    state: State, token: AccessToken, now: Now, claims: str | None, *, is_late: bool
 ) -> State:
     """Return the state after a refresh that brought a usable token.
 
@@ -254,94 +434,165 @@ def succeed(
     left = life_left(state, now)
     if state.token is not None and left > 0 and token.expires_on <= state.token.expires_on:
         if claims is None:
-            return _postpone(state, left, now)
+            return state if is_late else _postpone(state, left, now)
         if token.token == state.token.token:
-            return replace(state, claims=claims, obtained_at=now.mono)
-    return replace(start(state, token, now, proactive=proactive), claims=claims)
+            return replace(state, claims=claims, claims_at=now.mono)
+    return start(state, token, now, claims)
 
 
-def fail(
-    state: State, failure: Failure, now: Now, claims: str | None, *, jitter: float, proactive: bool
-) -> State:
-    """Return the state after a failed refresh.
-
-    :param State state: What was known before.
-    :param Failure failure: Why it failed.
-    :param Now now: The time.
-    :param claims: The claims it was for. Their failure says nothing about a valid token.
-    :type claims: str or None
-    :keyword float jitter: A random number from 0 to 1 that shortens a hold by up to a fifth.
-    :keyword bool proactive: Whether the background goes on trying.
-    :return: The new state.
-    :rtype: State
-    """
-    left = life_left(state, now)
-    error, wait = failure
+def _fail(state: State, error: Exception, now: Now, claims: str | None, jitter: float) -> State:
+    left, wait = life_left(state, now), retry_after(error)
     if left > 0:
         if wait:
-            state = replace(state, retry_at=now.mono + wait, error=error)
+            state = replace(state, hold_until=now.mono + wait, error=to_keep(error))
+        # Claims that cannot be met say nothing about the valid token.
         return state if claims is not None else _postpone(state, left, now, wait)
     failures = state.failures + 1
     hold = max(_hold(failures, jitter), wait)
     return replace(
         state,
         failures=failures,
-        retry_at=now.mono + hold,
-        error=error,
-        due_on=now.wall + max(RETRY_FLOOR_SECONDS, hold) if proactive else INFINITY,
+        hold_until=now.mono + hold,
+        background_at=now.mono + max(RETRY_FLOOR_SECONDS, hold),
+        error=to_keep(error),
     )
 
 
-def give_up(state: State, now: Now) -> State:
+def _abandon(state: State, now: Now) -> State:
     """Return the state after a refresh that ended in nothing: the background tries again soon."""
-    soon = now.wall + RETRY_FLOOR_SECONDS
-    return state if state.due_on >= soon else replace(state, due_on=soon)
+    return replace(state, background_at=now.mono + RETRY_FLOOR_SECONDS)
 
 
-def refuse(state: State, now: Now, *, jitter: float) -> State:
+def _postpone(state: State, left: float, now: Now, wait: float = 0.0) -> State:
+    """Return the state in which a valid token is kept and the next try comes later."""
+    quiet = left - state.next_left  # of a token that is fresh
+    pause = max(quiet, min(max(RETRY_FLOOR_SECONDS, left / 2, wait), left))
+    return replace(state, next_left=left - pause, earliest_left=left - pause)
+
+
+def refuse(state: State, now: Now, jitter: float) -> State:
     """Return the state after the service did not accept the current token.
 
     :param State state: What is known; its token is the refused one.
     :param Now now: The time.
-    :keyword float jitter: A random number from 0 to 1 that shortens a hold by up to a fifth.
+    :param float jitter: A random number from 0 to 1 that shortens a hold by up to a fifth.
     :return: The new state, without a token.
     :rtype: State
     """
-    assert state.token is not None
-    young = now.mono < state.obtained_at + YOUNG_SECONDS
-    refusals = state.refusals + 1 if young else 1
+    token = state.token
+    assert token is not None
+    is_young = now.mono < state.obtained_at + YOUNG_SECONDS
+    refusals = state.refusals + 1 if is_young else 1
     hold = _hold(refusals, jitter)
     error: Exception | None = state.error
     if hold:
         error = ClientAuthenticationError(
-            message=f"The service has refused {refusals} tokens in a row, each within "
-            f"{YOUNG_SECONDS} seconds of its issue. Check that they are issued by the resource "
-            "that the client talks to, for an existing user and with the scopes it needs."
+            message=f"The service rejected {refusals} tokens in a row, each within {YOUNG_SECONDS} "
+            "seconds of its issue: check that they are issued by the resource that the client "
+            "talks to, for an existing user and with the scopes it needs"
         )
+    refused = Refused(hash(token.token), token.expires_on, state.deadline_at)
     return State(
-        refused=hash(state.token.token),
+        proactive=state.proactive,
+        refreshes=state.refreshes,
+        refused=(*_still_valid(state.refused, now), refused),
         refusals=refusals,
-        retry_at=max(state.retry_at, now.mono + hold),
+        hold_until=max(state.hold_until, now.mono + hold),
+        background_at=now.mono + max(RETRY_FLOOR_SECONDS, hold),
         error=error,
     )
 
 
-def refresh_on(state: State, token: AccessToken) -> int:
+def is_refused(state: State, token: AccessToken) -> bool:
+    """Tell whether it is a token that the service has refused."""
+    digest = hash(token.token)
+    return any(refused.digest == digest for refused in state.refused)
+
+
+def _still_valid(refused: tuple[Refused, ...], now: Now) -> tuple[Refused, ...]:
+    return tuple(r for r in refused if r.expires_on > now.wall or r.deadline_at > now.mono)
+
+
+def due(state: State, now: Now) -> Due | None:
+    """Return when the background should refresh next, or None if it never should.
+
+    Where many are due together, a valid token may be refreshed earlier, from half of its life on.
+    Without one, callers refresh for themselves; then what failed before may be tried later.
+    """
+    if state.closed or not state.proactive:
+        return None
+    hold_until = max(state.hold_until, state.background_at, _blocked_until(state, now))
+    hold = max(hold_until - now.mono, 0.0)
+    left = life_left(state, now)
+    if left > 0:
+        preferred = max(left - state.next_left, hold)
+        earliest = max(left - max(state.earliest_left, state.next_left), hold)
+        return Due(min(earliest, preferred), preferred, preferred)
+    has_failed = state.background_at > -INFINITY
+    return Due(hold, hold, INFINITY if has_failed else hold)
+
+
+def refresh_on(state: State, token: AccessToken, now: Now) -> int | None:
     """Return when azure-core's policy should ask for the token again, in Unix seconds."""
-    latest = token.expires_on - POLICY_MARGIN_SECONDS
-    return int(min(state.ask_on, latest)) if state.token is token else latest
+    if state.static:
+        return None
+    latest = float(token.expires_on - POLICY_MARGIN_SECONDS)
+    if state.token is token:
+        by_mono = now.wall + (state.deadline_at - now.mono) - state.next_left
+        # Both say the same unless a clock was set; rounded, for their sums differ in the last bit.
+        latest = min(latest, token.expires_on - state.next_left, round(by_mono, 3))
+    return int(latest)
 
 
-def read_failure(error: Exception) -> Failure:
-    """Return what is kept of a refresher's exception. It runs code of the user's."""
-    return Failure(detached(error), _retry_after(error))
+def _hold(nth: int, jitter: float) -> float:
+    """Return for how many seconds nobody tries after the nth failure in a row."""
+    if nth < 2:
+        return 0.0  # the user's own retry comes first
+    longest = min(LONGEST_HOLD_SECONDS, FIRST_HOLD_SECONDS * 2.0 ** min(nth - 2, 10))
+    return longest * (1 - jitter / 5)
+
+
+def retry_after(error: Exception) -> float:
+    """Return the seconds that an HTTP error asks to wait (RFC 9110, section 10.2.3), or 0."""
+    response: Any
+    try:
+        response = error.response  # type: ignore[attr-defined]
+        wait = int(response.headers.get("Retry-After", 0))
+    except Exception:  # noqa: BLE001 - no HTTP error at all, or an HTTP date
+        return 0.0
+    return float(min(max(wait, 0), LONGEST_RETRY_AFTER_SECONDS))
+
+
+# Errors: what is raised, and copies of what refreshers raise.
+
+
+def closed() -> RuntimeError:
+    """Return the error of a closed credential."""
+    return RuntimeError("The credential has been closed: create a new one")
+
+
+def overdue() -> TimeoutError:
+    """Return the error of those who waited for a refresh that takes too long."""
+    msg = (
+        f"Token refresh did not finish within {REFRESH_SECONDS} seconds: set shorter time-outs in "
+        "token_refresher"
+    )
+    return TimeoutError(msg)
+
+
+def _asked_by_refresher() -> RuntimeError:
+    msg = (
+        "token_refresher requested a token from the credential that it refreshes, which has no "
+        "valid one: give the client that it uses another credential, for example the access key"
+    )
+    return RuntimeError(msg)
 
 
 def detached(error: Exception) -> Exception:
-    """Return a copy of an exception without its traceback, to keep or to raise elsewhere.
+    """Return a copy of an exception without its traceback, to raise elsewhere.
 
-    Raising one object from several threads would have each of them lengthen the same traceback, and
-    a kept traceback holds every variable of its frames alive.
+    Raising one object from several threads would have each of them lengthen the same traceback.
+    It runs code of the user's.
     """
     twin: Exception
     for duplicate in (copy.copy, _copy_without_constructor):
@@ -360,46 +611,35 @@ def detached(error: Exception) -> Exception:
     return twin
 
 
+# Where HTTP libraries put the request, with its Authorization header, and what leads to it.
+_LEADS_TO_REQUEST = ("request", "response", "pool")
+_LEADS_TO_FRAMES = (BaseException, TracebackType, FrameType)
+
+
+def to_keep(error: Exception, depth: int = 2) -> Exception:
+    """Return a copy of an exception that leads to no frame, no request and no cycle."""
+    twin = detached(error)
+
+    def kept(value: object) -> object:
+        if isinstance(value, Exception) and depth:  # such as azure-core's inner_exception
+            return to_keep(value, depth - 1)
+        return None if isinstance(value, _LEADS_TO_FRAMES) else value
+
+    for name, value in vars(twin).items():
+        vars(twin)[name] = None if name in _LEADS_TO_REQUEST else kept(value)
+    twin.args = tuple(map(kept, twin.args))
+    twin.__cause__ = twin.__context__ = None
+    return twin
+
+
 def _copy_without_constructor(error: Exception) -> Exception:
     twin = type(error).__new__(type(error), *error.args)
     vars(twin).update(vars(error))
     return twin
 
 
-def _describe(error: Exception) -> str:
+def _describe(error: object) -> str:
     try:
         return f"{type(error).__name__}: {error}"
     except Exception:  # noqa: BLE001 - a mistake in the user's exception class
         return type(error).__name__
-
-
-def _postpone(state: State, left: float, now: Now, wait: float = 0.0) -> State:
-    """Return the state in which a valid token is kept and the next try comes later."""
-    quiet = min(state.ask_on - now.wall, state.ask_at - now.mono)  # of a token that is fresh
-    pause = max(quiet, min(max(RETRY_FLOOR_SECONDS, left / 2, wait), left))
-    ask_on = now.wall + pause
-    return replace(
-        state,
-        ask_on=ask_on,
-        ask_at=now.mono + pause,
-        due_on=INFINITY if state.due_on == INFINITY else now.wall + max(pause, wait),
-    )
-
-
-def _hold(nth: int, jitter: float) -> float:
-    """Return for how many seconds nobody tries after the nth failure in a row."""
-    if nth < 2:
-        return 0.0  # the user's own retry comes first
-    longest = min(LONGEST_HOLD_SECONDS, FIRST_HOLD_SECONDS * 2.0 ** min(nth - 2, 10))
-    return longest * (1 - jitter / 5)
-
-
-def _retry_after(error: Exception) -> float:
-    """Return the seconds that an HTTP error asks to wait (RFC 9110, section 10.2.3), or 0."""
-    response: Any
-    try:
-        response = error.response  # type: ignore[attr-defined]
-        wait = int(response.headers.get("Retry-After", 0))
-    except Exception:  # noqa: BLE001 - no HTTP error at all, or an HTTP date
-        return 0.0
-    return min(max(wait, 0), LONGEST_RETRY_AFTER_SECONDS)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet
 
-from fakes import Clock
+from scaffolding import Clock
 from shared_cache.fleet import START, Ledger, Member, RedisServer, why_not
 
 

@@ -24,7 +24,7 @@ from azure.communication.common import CommunicationTokenCredential, aio
 from azure.core.credentials import AccessToken
 
 import shared_token_cache
-from fakes import DEADLINE, Clock, make_token, on_clock
+from scaffolding import DEADLINE, Clock, make_token, on_clock
 from shared_token_cache import AsyncSharedTokenCache, SharedTokenCache
 
 START = 4_000_000_000.0  # in the future, so that no token has really expired

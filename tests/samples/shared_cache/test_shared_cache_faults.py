@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import shared_token_cache
-from fakes import DEADLINE, Clock, call_together
+from scaffolding import DEADLINE, Clock, call_together
 from shared_cache.fleet import START, Ledger, Member, RedisServer, SlowClient
 from shared_token_cache import digest
 

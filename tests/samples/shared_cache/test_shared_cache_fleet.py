@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from fakes import wait_until
+from scaffolding import wait_until
 from shared_cache.fleet import Fleet, Ledger, RedisServer, Report, why_not
 
 SIZE = 8

@@ -3,7 +3,7 @@
 import pytest
 from cryptography.fernet import Fernet
 
-from fakes import make_token
+from scaffolding import make_token
 from shared_token_cache import (
     Given,
     Record,

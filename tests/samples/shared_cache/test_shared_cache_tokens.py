@@ -10,7 +10,7 @@ from azure.core.credentials import AccessToken
 from cryptography.fernet import Fernet
 
 import shared_token_cache
-from fakes import Call, Clock
+from scaffolding import Call, Clock
 from shared_cache.fleet import START, Ledger, Member, RedisServer, SlowClient
 from shared_token_cache import digest
 

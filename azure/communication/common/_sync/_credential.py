@@ -1,38 +1,31 @@
-"""The synchronous credential: the caller refreshes on its own thread, and others wait for it."""
+"""The synchronous credential: the caller refreshes on its own thread, and others wait for it.
+
+Theory of operation
+-------------------
+A caller asks the cache what to do and does it: it returns the token, leads the refresh, or waits
+and asks again. Whatever ends a refresh that it leads, an interrupt included, the refresh is
+completed, twice: the second time is for an interrupt that comes into the first.
+"""
 
 import inspect
+import queue
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, overload
 
 from azure.core.credentials import AccessToken, AccessTokenInfo, TokenProvider, TokenRequestOptions
 from typing_extensions import Self  # azure-core has loaded it by now
 
-from .._arguments import is_entra_form
-from .._engine import ABOARD, Engine
-from .._refresh import Flight, Now, State, due_range
+from .. import _token
+from .._arguments import read_arguments
+from .._cache import REFRESHING, CachedTokenCredential, TokenCache, error_to_raise
+from .._refresh import Action, Decision, Outcome, Refresh, closed
 from .._token import TokenLike
-from ._scheduler import scheduler
+from ._scheduler import arm
 
 
-class _Flight(Flight):
-    """A flight with a call for each thread that waits for its end.
-
-    The calls go through a queue, since a finalizer or a signal handler may close the credential on
-    a thread that is about to wait. An event has a lock that the thread would then hold already.
-    """
-
-    __slots__ = ("calls", "waiting")
-
-    def __init__(self, claims: str | None, started_at: float, *, ahead: bool) -> None:
-        super().__init__(claims, started_at, ahead=ahead)
-        self.calls: SimpleQueue[None] = SimpleQueue()
-        self.waiting = 0
-
-
-class CommunicationTokenCredential(Engine):
+class CommunicationTokenCredential(CachedTokenCredential):
     """A credential for the clients of Azure Communication Services, for one user's tokens.
 
     It implements azure-core's ``TokenCredential`` and ``SupportsTokenInfo``. The token comes from
@@ -79,8 +72,6 @@ class CommunicationTokenCredential(Engine):
 
     __slots__ = ()
 
-    _flight_type = _Flight
-
     @overload
     def __init__(
         self, token: TokenLike, *, undecodable_token_lifetime: float | None = None
@@ -116,34 +107,40 @@ class CommunicationTokenCredential(Engine):
         scopes: str | Sequence[str] | None = None,
         **pipeline_options: Any,
     ) -> None:
-        exchange = None
-        entra = {
-            "resource_endpoint": resource_endpoint,
-            "token_credential": token_credential,
-            "scopes": scopes,
-        }
-        if is_entra_form(
+        arguments = read_arguments(
             token,
             token_refresher,
             proactive_refresh,
             undecodable_token_lifetime,
-            entra,
+            resource_endpoint,
+            token_credential,
+            scopes,
             pipeline_options,
-        ):
+        )
+        source: Any = None
+        if arguments.entra is not None:
             from ._entra import EntraExchange
 
-            exchange = EntraExchange(**entra, **pipeline_options)
-        elif inspect.iscoroutinefunction(token_refresher):
-            msg = (
-                "token_refresher is an async function. Use the credential of the same name in "
-                "azure.communication.common.aio, or a plain function."
-            )
-            raise TypeError(msg)
-        super().__init__(
-            token, token_refresher, exchange, proactive_refresh, undecodable_token_lifetime
+            source = EntraExchange(**arguments.entra)
+        elif token_refresher is not None:
+            if inspect.iscoroutinefunction(token_refresher):
+                msg = (
+                    "token_refresher is an async function: use the credential of the same name in "
+                    "azure.communication.common.aio, or a plain function"
+                )
+                raise TypeError(msg)
+            source = _Refresher(token_refresher)
+        self._cache = TokenCache(
+            token,
+            source,
+            proactive=arguments.proactive_refresh,
+            lifetime=undecodable_token_lifetime,
+            clock=self._clock,
+            on_change=_arm,
         )
-        if proactive_refresh:
-            self._arm(self._state, self._now())
+        if arguments.proactive_refresh:
+            source.prepare()
+            self._cache.changed()
 
     def get_token(self, *scopes: str, **kwargs: Any) -> AccessToken:
         """Return a valid token, refreshing it first where needed.
@@ -168,10 +165,16 @@ class CommunicationTokenCredential(Engine):
         :raises Exception: What the refresher raised, if there is no valid token.
         """
         # The keywords have no names here: three defaults would make this path slower by a tenth.
-        state = self._state
-        if not kwargs and self._wall() < state.ask_on and self._mono() < state.ask_at:
-            return state.token  # type: ignore[return-value]  # there is one until then
-        return self._obtain(kwargs)
+        cache = self._cache
+        snapshot = cache.snapshot
+        if (
+            cache.wall() < snapshot.fresh_on
+            and cache.mono() < snapshot.fresh_at
+            and not snapshot.next
+            and not kwargs
+        ):
+            return snapshot.token  # type: ignore[return-value]  # there is one until then
+        return _obtain(cache, kwargs)
 
     def get_token_info(
         self, *scopes: str, options: TokenRequestOptions | None = None
@@ -187,7 +190,7 @@ class CommunicationTokenCredential(Engine):
             None for a static token. Its ``repr`` does not show the token.
         :rtype: ~azure.core.credentials.AccessTokenInfo
         """
-        return self._info(self.get_token(*scopes, **(options or {})))
+        return self._cache.info(self.get_token(*scopes, **(options or {})))
 
     def close(self) -> None:
         """End the use of the credential and forget its token.
@@ -196,10 +199,11 @@ class CommunicationTokenCredential(Engine):
         who wait for it get the error of a closed credential, as does any later ``get_token``.
         Closing again has no effect.
         """
-        self._close()
+        self._cache.close()
 
     def __enter__(self) -> Self:
-        self._check_open()
+        if self._cache.state.closed:
+            raise closed()
         return self
 
     def __exit__(
@@ -208,74 +212,140 @@ class CommunicationTokenCredential(Engine):
         exc_value: BaseException | None = None,
         traceback: TracebackType | None = None,
     ) -> None:
-        self._close()
+        self._cache.close()
 
-    def _obtain(self, options: dict[str, Any]) -> AccessToken:
-        claims = options.get("claims") or None
-        while True:
-            turn = self._next(claims)
-            if turn.token is not None:
-                return turn.token
-            flight = turn.flight
-            assert isinstance(flight, _Flight)
-            if turn.is_pilot:
-                self._fly(flight, options)
-                if flight.error is not None:
-                    raise flight.error
-            else:
-                with suppress(Empty):
-                    flight.calls.get(timeout=max(self._patience(flight), 0))
-            token = self._result(flight)
-            if token is not None:
-                return token
 
-    def _fly(self, flight: Flight, options: dict[str, Any]) -> None:
-        token: AccessToken | None = None
-        error: Exception | None = None
-        mark = ABOARD.set((*ABOARD.get(), flight))
+class _Refresher:
+    """The source of tokens that is a function of the user's."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self._function = function
+
+    def __call__(self, options: object, held: object) -> Any:
+        value = self._function()
+        if inspect.isawaitable(value):
+            _discard(value)
+            msg = (
+                "token_refresher returned an awaitable: use the credential of the same name in "
+                "azure.communication.common.aio, or a function that returns the token"
+            )
+            raise TypeError(msg)
+        return value
+
+    def prepare(self) -> None:
+        """Load what reading its result needs: a fork during an import hangs the child."""
+        _token.load_decoder()
+
+
+class _Waiter:
+    """A thread that waits.
+
+    A queue, since a finalizer or a signal handler may wake it on this very thread. An event has a
+    lock that the thread might hold then.
+    """
+
+    __slots__ = ("_calls",)
+
+    def __init__(self) -> None:
+        self._calls: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def wake(self) -> bool:
+        self._calls.put(None)
+        return False
+
+    def wait(self, seconds: float) -> None:
+        with suppress(queue.Empty):
+            self._calls.get(timeout=max(seconds, 0))
+
+
+def _obtain(cache: TokenCache, options: dict[str, Any]) -> AccessToken:
+    result = _result(cache, options)
+    if not isinstance(result, Exception):
+        return result
+    try:
+        raise result
+    finally:
+        del result  # or its traceback would lead back to it, a cycle
+
+
+def _result(cache: TokenCache, options: dict[str, Any]) -> AccessToken | Exception:
+    """Return a token, or what to raise."""
+    claims = options.get("claims") or None
+    waited: Refresh | None = None
+    led: Refresh | None = None
+    while True:
+        request = Refresh(claims)
+        outcome: Outcome = None
         try:
-            value = self._invoke(options)
-            if inspect.isawaitable(value):
-                _discard(value)
-                msg = (
-                    "token_refresher returned an awaitable. Use the credential of the same name in "
-                    "azure.communication.common.aio, or a function that returns the token."
-                )
-                raise TypeError(msg)
-            token = self._read(value)
-        except Exception as exc:  # noqa: BLE001 - the refresher is the user's
-            error = exc
-        except BaseException as exc:
-            if not flight.ahead:
-                raise
-            error = RuntimeError(f"token_refresher raised {type(exc).__name__}")
+            try:
+                decision = cache.begin(request, waited)
+                if decision.action is Action.LEAD:
+                    outcome = _call(cache, request.number, options)
+            finally:
+                cache.complete(request, outcome)
+        finally:  # again, if an interrupt came into it
+            cache.complete(request, outcome)
+        if decision.token is not None:
+            return decision.token
+        if decision.action is Action.RAISE:
+            return error_to_raise(decision, led)
+        waited = decision.refresh
+        if decision.action is Action.WAIT:
+            _wait(cache, decision)
+        else:
+            led = waited
+
+
+def _call(cache: TokenCache, number: int, options: dict[str, Any]) -> Outcome:
+    """Call the source of tokens, and return what came of it."""
+    mark = REFRESHING.set(REFRESHING.get() | {number})
+    try:
+        return cache.read(cache.request(options))
+    except Exception as error:  # noqa: BLE001 - the refresher is the user's
+        return error
+    finally:
+        REFRESHING.reset(mark)
+
+
+def _wait(cache: TokenCache, decision: Decision) -> None:
+    assert decision.refresh is not None
+    waiter = _Waiter()
+    try:
+        cache.waiters[waiter] = waiter
+        if cache.is_in_flight(decision.refresh):  # or nobody might wake it
+            waiter.wait(decision.patience)
+    finally:
+        cache.waiters.pop(waiter, None)
+
+
+def _refresh_ahead(cache: TokenCache) -> None:
+    """Refresh in the background, if it should be; called on a worker."""
+    request = Refresh(ahead=True)
+    outcome: Outcome = None
+    try:
+        try:
+            decision = cache.begin(request)
+            if decision.action is Action.LEAD:
+                outcome = _call_in_background(cache, request.number)
+            else:
+                cache.changed()
         finally:
-            ABOARD.reset(mark)
-            self._land(flight, token, error)
+            cache.complete(request, outcome)
+    finally:  # again, if an interrupt came into it
+        cache.complete(request, outcome)
 
-    def _refresh_ahead(self) -> None:
-        """Refresh in the background. Called by the scheduler on a worker thread."""
-        if self._entry:  # armed anew while it waited for a worker
-            return
-        flight = self._next_ahead()
-        if flight is not None:
-            self._fly(flight, {})
 
-    def _arm(self, state: State, now: Now) -> None:
-        scheduler().add(self, *due_range(state, now))
+def _call_in_background(cache: TokenCache, number: int) -> Outcome:
+    try:
+        return _call(cache, number, {})
+    except BaseException as error:  # noqa: BLE001 - there is no caller to interrupt
+        return RuntimeError(f"token_refresher raised {type(error).__name__}")
 
-    def _disarm(self) -> None:
-        if self._entry:
-            scheduler().remove(self)
 
-    def _board(self, flight: Flight) -> None:
-        assert isinstance(flight, _Flight)
-        flight.waiting += 1
-
-    def _wake(self, flight: Flight) -> None:
-        assert isinstance(flight, _Flight)
-        for _ in range(flight.waiting):
-            flight.calls.put(None)
+def _arm(cache: TokenCache) -> None:
+    arm(cache, _refresh_ahead)
 
 
 def _discard(value: Any) -> None:

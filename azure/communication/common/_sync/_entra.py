@@ -1,5 +1,6 @@
 """The exchange of Entra tokens over a synchronous pipeline."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, cast
 
@@ -21,7 +22,9 @@ class EntraExchange(Exchange):
         check_token_credential(token_credential, "token_credential", sync=True)
         super().__init__(token_credential=token_credential, **options)
 
-    def __call__(self, options: TokenRequestOptions, held: AccessToken | None) -> AccessToken:
+    def __call__(
+        self, options: TokenRequestOptions, held: Callable[[], AccessToken | None]
+    ) -> AccessToken:
         """Return a new Communication token, or ``held`` if an exchange can bring no better one.
 
         Blocks while it asks the Entra credential and while it sends.
@@ -38,8 +41,8 @@ class EntraExchange(Exchange):
         """
         entra = _EntraCredential(self._credential, options)
         token = entra.get_token_info(*self._scopes)
-        if held is not None and self._is_in_vain(token, held, options):
-            return held
+        if self._is_in_vain(token, held(), options):
+            return held()  # type: ignore[return-value]
         authentication = BearerTokenCredentialPolicy[Any, Any](cast("Any", entra), *self._scopes)
         policies = self._policies(_RetryPolicy(**self._options), authentication)
         client = PipelineClient[Any, Any](self._endpoint, policies=policies, **self._options)

@@ -1,176 +1,282 @@
-"""Proactive refresh for any number of credentials: one heap, one thread, at most eight workers.
+"""Proactive refresh for any number of synchronous credentials: one thread, at most eight workers.
 
 Theory of operation
 -------------------
-:class:`Scheduler` is one per process. Its thread starts with the first armed credential and ends
-when the heap has been empty for a while. It sleeps in slices of at most 30 seconds and reads the
-wall clock after each, since a suspended machine's time does not count as slept. User code runs on
-the workers, which end when idle, so that a refresher that hangs delays nobody else. All of them are
-daemon threads: none delays the interpreter's exit.
+Whoever changes a cache puts a reference to it into the scheduler's inbox, a queue that C code
+guards. The scheduler's thread alone takes it out and touches the :class:`Schedule`. It sleeps for
+at most 30 seconds at a stretch and reads the wall clock after each, since a suspended machine's
+time does not count as slept. User code runs on the workers, which end when idle, so that a
+refresher that hangs delays nobody else. All of them are daemon threads: none delays the
+interpreter's exit.
 
-A forked child has none of the threads, and locks in an unknown state. It gets a scheduler of its
-own at its first use: the dictionary of schedulers is keyed by process id, and ``setdefault`` is
-atomic. The at-fork hook makes that first use visit the credential's slow path; without the hook
-(uWSGI forks in C) the credential arms itself when its token comes due.
+The thread begins with the first armed credential and ends when there has been none for a while.
+With it the scheduler retires; what comes into its inbox meanwhile goes on to the next one. A forked
+child has none of the threads, and gets a scheduler of its own at its first use: the dictionary of
+schedulers is keyed by process id, and ``setdefault`` is atomic. The at-fork hook makes that first
+use take the slow path; without the hook (uWSGI forks in C) the credential arms itself when its
+token comes due.
+
+Queues and threads are looked up in their modules when they are needed, for gevent replaces them
+there.
 """
 
 import logging
 import os
-import random
+import queue
 import sys
 import threading
-import time
-from collections import deque
+import weakref
+from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 
-from .._schedule import Reference, Refreshable, Schedule
+from .._cache import SYSTEM_CLOCK, Clock, TokenCache
+from .._schedule import Reference, Schedule
 
-_LOGGER = logging.getLogger(__name__)
+_LOGGER = logging.getLogger("azure.communication.common")
 
 IDLE_SECONDS = 10
 MAX_WORKERS = 8
 
+RefreshAhead = Callable[[TokenCache], object]
+
 
 class Scheduler:
-    """The thread that refreshes synchronous credentials ahead of need, and its workers."""
+    """The thread that has synchronous credentials refreshed ahead of need.
 
-    def __init__(
-        self,
-        wall: Callable[[], float] = time.time,
-        mono: Callable[[], float] = time.monotonic,
-        rand: Callable[[], float] = random.random,
-    ) -> None:
-        self._schedule = Schedule(wall, mono, rand)
-        # Guards the schedule and _running. Always taken itself and not through the condition, whose
-        # __enter__ is Python code that an interrupt may end with the lock held.
-        self._lock = threading.RLock()
-        self._changed = threading.Condition(self._lock)
-        self._running = False
-        self._workers = Workers()
+    :param refresh: Refreshes a cache if it should be; called on a worker.
+    :type refresh: ~collections.abc.Callable[[TokenCache], object]
+    :param clock: Where time and chance come from.
+    :type clock: ~azure.communication.common._cache.Clock
+    """
 
-    def add(self, item: Refreshable, earliest: float, latest: float) -> None:
-        """Arm a credential, or arm it anew. Does not block; starts the thread where needed."""
-        if sys.is_finalizing():  # the thread is gone, and the lock may have gone with it
-            return
-        with self._lock:
-            is_next = self._schedule.add(item, earliest, latest)
-            if not self._running:
-                self._running = start_thread(self._run)
-            elif is_next:
-                self._changed.notify()
+    def __init__(self, refresh: RefreshAhead, clock: Clock = SYSTEM_CLOCK) -> None:
+        self.refresh = refresh
+        self.schedule = Schedule(clock)
+        self.workers = Workers(refresh, self.wake)
+        self.is_started = False
+        self.is_retired = False
+        self._inbox: queue.SimpleQueue[Reference | None] = queue.SimpleQueue()
+        self._runner: dict[str, int] = {}
 
-    def remove(self, item: Refreshable) -> None:
-        """Disarm a credential."""
-        self._schedule.remove(item)
+    def add(self, cache: TokenCache) -> None:
+        """Have a cache looked at, now that it has changed. Does not block; may start the thread."""
+        self._inbox.put(weakref.ref(cache))
+        if not self.is_started:
+            self.is_started = start(new_thread(self._run))
+            if not self.is_started:
+                self._empty_inbox()  # or it would grow
 
-    def visit_all_after_fork(self) -> None:
-        """Have each armed credential notice at its next use that its process is a new one."""
-        for item in self._schedule.items():
-            item._visit_after_fork()
+    def wake(self) -> None:
+        """Have the thread look at what there is to do."""
+        self._inbox.put(None)
 
     def run_due(self) -> float:
         """Hand what is due to the workers; return how many seconds to sleep, 0 if there is more."""
-        with self._lock:
-            due = self._schedule.pop_due()
-            delay = self._schedule.delay()
-        for reference in due:
-            self._workers.run(reference)
-        return delay
+        for cache in self._empty_inbox():
+            self.schedule.add(cache)
+        for reference in self.schedule.pop_due():
+            self.workers.submit(reference)
+        self.workers.start_needed()
+        return self.schedule.delay()
+
+    def look_after_fork(self) -> None:
+        """Have each armed credential notice at its next use that its process is a new one."""
+        for cache in [*self.schedule.caches(), *self._empty_inbox()]:
+            cache.look_after_fork()
 
     def _run(self) -> None:
-        idle = False
+        me = threading.get_ident()
+        if self._runner.setdefault("thread", me) != me:  # two callers have started one each
+            return
+        was_empty = False
         while True:
-            delay = self.run_due()
-            with self._lock:
-                if not len(self._schedule):
-                    if idle:
-                        self._running = False
-                        return
-                    delay = IDLE_SECONDS
-                idle = not len(self._schedule)
-                # An entry added since run_due() may be due sooner; only then is delay out of date.
-                self._changed.wait(min(delay, self._schedule.delay()))
+            try:
+                delay = self.run_due()
+                is_empty = not len(self.schedule)
+                if is_empty and was_empty:
+                    self._retire()
+                    return
+                was_empty = is_empty
+                with suppress(queue.Empty):
+                    first = self._inbox.get(timeout=IDLE_SECONDS if is_empty else delay)
+                    self._take(first)
+            except BaseException:  # noqa: BLE001 - the thread goes on, or nobody would be refreshed
+                report_exception()
+
+    def _retire(self) -> None:
+        """Give way to the next scheduler. Who adds to this one meanwhile adds to that as well."""
+        for process, scheduler in list(_schedulers.items()):
+            if scheduler is self:
+                _schedulers.pop(process, None)
+        self.is_retired = True
+        for cache in self._empty_inbox():
+            arm(cache, self.refresh)
+
+    def _take(self, reference: Reference | None) -> None:
+        cache = reference() if reference is not None else None
+        if cache is not None:
+            self.schedule.add(cache)
+
+    def _empty_inbox(self) -> list[TokenCache]:
+        """Take out all that is in the inbox, but for what was dropped."""
+        caches: dict[int, TokenCache] = {}
+        with suppress(queue.Empty):
+            while True:
+                reference = self._inbox.get_nowait()
+                cache = reference() if reference is not None else None
+                if cache is not None:
+                    caches[id(cache)] = cache
+        return list(caches.values())
 
 
 class Workers:
-    """At most eight daemon threads that refresh the credentials handed to them, in order."""
+    """At most eight daemon threads that refresh the caches handed to them, in order.
 
-    def __init__(self) -> None:
-        self._queue: deque[Reference] = deque()
-        self._changed = threading.Condition()  # guards all attributes
-        self._threads = 0
-        self._idle = 0
+    One thread hands over; each cache waits at most once.
 
-    def run(self, reference: Reference) -> None:
-        """Have a credential refreshed as soon as a worker is free."""
-        with self._changed:
-            self._queue.append(reference)
-            if self._idle >= len(self._queue):
-                self._changed.notify()
-            elif self._threads < MAX_WORKERS and start_thread(self._work):
-                self._threads += 1
+    :param refresh: Refreshes a cache if it should be.
+    :type refresh: ~collections.abc.Callable[[TokenCache], object]
+    :param wake: Called by a worker that leaves others' work waiting: :meth:`start_needed` is due.
+    :type wake: ~collections.abc.Callable[[], object]
+    """
+
+    def __init__(self, refresh: RefreshAhead, wake: Callable[[], object]) -> None:
+        self.threads: list[threading.Thread] = []
+        self._refresh = refresh
+        self._wake = wake
+        self._waiting: OrderedDict[Reference, None] = OrderedDict()
+        self._calls: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._idle: dict[threading.Thread, None] = {}
+
+    def __len__(self) -> int:
+        """Return the number of caches that wait for a worker."""
+        return len(self._waiting)
+
+    def submit(self, reference: Reference) -> None:
+        """Have a cache refreshed as soon as a worker is free, unless it is waiting already."""
+        self._waiting.setdefault(reference, None)
+
+    def start_needed(self) -> None:
+        """Call a worker for each cache that waits, and start those that are missing."""
+        waiting = len(self._waiting)
+        if not waiting:
+            return
+        for _ in range(waiting - self._calls.qsize()):
+            self._calls.put(None)
+        self.threads = [thread for thread in self.threads if thread.is_alive()]
+        idle = sum(thread.is_alive() for thread in list(self._idle))
+        for _ in range(min(waiting - idle, MAX_WORKERS - len(self.threads))):
+            thread = new_thread(self._work)
+            self._idle[thread] = None  # before it runs, or it would be started twice
+            if not start(thread):
+                self._idle.pop(thread, None)
+                return
+            self.threads.append(thread)
 
     def _work(self) -> None:
+        me = threading.current_thread()
         while True:
-            with self._changed:
-                while not self._queue:
-                    self._idle += 1
-                    notified = self._changed.wait(IDLE_SECONDS)
-                    self._idle -= 1
-                    if not notified and not self._queue:
-                        self._threads -= 1
-                        return
-                reference = self._queue.popleft()
             try:
-                _refresh(reference)
+                self._idle[me] = None
+                try:
+                    self._calls.get(timeout=IDLE_SECONDS)
+                except queue.Empty:
+                    self._idle.pop(me, None)
+                    if self._waiting:  # since just now
+                        continue
+                    return
+                self._idle.pop(me, None)
+                self._refresh_next()
             except BaseException:  # noqa: BLE001 - not the refresher's: a log handler's, say
-                args = (*sys.exc_info(), threading.current_thread())
-                threading.excepthook(threading.ExceptHookArgs(args))
+                report_exception()
+
+    def _refresh_next(self) -> None:
+        try:
+            reference, _ = self._waiting.popitem(last=False)
+        except KeyError:  # called once too often
+            return
+        if self._waiting and not self._idle:
+            self._wake()
+        cache = reference()
+        if cache is not None:
+            self._refresh(cache)
 
 
-def _refresh(reference: Reference) -> None:
-    item = reference()
-    if item is not None:
-        item._refresh_ahead()
+def new_thread(target: Callable[[], None]) -> threading.Thread:
+    """Return a daemon thread that has not been started."""
+    return threading.Thread(target=target, name="azure-communication-refresh", daemon=True)
 
 
 _warned = False
 
 
-def start_thread(target: Callable[[], None]) -> bool:
-    """Start a daemon thread; where none can be had, say so once and leave it to the callers."""
+def start(thread: threading.Thread) -> bool:
+    """Start a thread; where none can be had, say so once and leave it to the callers."""
     global _warned
     try:
-        threading.Thread(target=target, name="azure-communication-refresh", daemon=True).start()
+        thread.start()
     except RuntimeError as error:  # the limit of threads, or the interpreter is about to exit
         if not _warned:
             _warned = True
             _LOGGER.warning(
-                "Tokens are not refreshed proactively, for no thread could be started (%s). "
-                "They are refreshed when they are asked for.",
+                "Proactive refresh is off: no thread could be started (%s). Tokens are refreshed "
+                "on demand.",
                 error,
             )
         return False
     return True
 
 
+def report_exception() -> None:
+    """Report the exception that is being handled as Python reports one that ends a thread."""
+    args = (*sys.exc_info(), threading.current_thread())
+    threading.excepthook(threading.ExceptHookArgs(args))
+
+
 _schedulers: dict[int, Scheduler] = {}
+_has_hook = False
 
 
-def scheduler() -> Scheduler:
+def scheduler(refresh: RefreshAhead) -> Scheduler:
     """Return this process's scheduler, made at its first use."""
+    global _has_hook
     process = os.getpid()
-    if process not in _schedulers:
-        # A child inherits the registration; Windows has neither.
-        if not _schedulers and hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=_visit_after_fork)
-        _schedulers.setdefault(process, Scheduler())
+    found = _schedulers.get(process)
+    if found is None:
+        if not _has_hook and hasattr(os, "register_at_fork"):  # Windows has none
+            _has_hook = True  # for children, too
+            os.register_at_fork(after_in_child=_look_after_fork)
+        found = _schedulers.setdefault(process, Scheduler(refresh))
         for other in list(_schedulers):
             if other != process:
                 _schedulers.pop(other, None)
-    return _schedulers[process]
+    return found
 
 
-def _visit_after_fork() -> None:
+def arm(cache: TokenCache, refresh: RefreshAhead) -> None:
+    """Have the background set the timer of a cache, or remove it if it has been closed.
+
+    Does not block; may be called from any thread.
+
+    :param TokenCache cache: The cache, which has changed.
+    :param refresh: Refreshes a cache if it should be.
+    :type refresh: ~collections.abc.Callable[[TokenCache], object]
+    """
+    if sys.is_finalizing():  # the thread is gone
+        return
+    if cache.state.closed:
+        found = _schedulers.get(os.getpid())
+        if found is not None:
+            found.schedule.remove(cache)
+        return
+    while True:
+        found = scheduler(refresh)
+        found.add(cache)
+        if not found.is_retired:
+            return
+
+
+def _look_after_fork() -> None:
     for inherited in list(_schedulers.values()):
-        inherited.visit_all_after_fork()
+        inherited.look_after_fork()

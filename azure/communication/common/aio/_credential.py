@@ -1,14 +1,19 @@
-"""The asynchronous credential: a refresh is a task of its own, and callers await it.
+"""The asynchronous credential: a refresh is a task of its own, and callers await its end.
 
-Nothing of asyncio is shared between loops. Each waiting loop has a future of its own on the flight,
-done from wherever the flight ends, so one credential serves any number of loops and threads.
+Theory of operation
+-------------------
+A caller asks the cache what to do and does it: it returns the token, starts the refresh as a task,
+or waits and asks again. The task ends the refresh from its done callback, which comes even if the
+task was cancelled before its first step; and it gives up after 60 seconds.
+
+Nothing of asyncio is shared between loops. Each waiting loop has a future of its own, done from
+wherever the refresh ends, so one credential serves any number of loops and threads. A refresh whose
+loop has stopped is nobody's to wait for; those who wait on another loop look for that now and then.
 """
 
 import asyncio
 import inspect
-import weakref
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from types import TracebackType
 from typing import Any, overload
 
@@ -16,32 +21,17 @@ from azure.core.credentials import AccessToken, AccessTokenInfo, TokenRequestOpt
 from azure.core.credentials_async import AsyncTokenProvider
 from typing_extensions import Self  # azure-core has loaded it by now
 
-from .._arguments import is_entra_form
-from .._engine import ABOARD, Engine, overdue
-from .._refresh import FLIGHT_SECONDS, INFINITY, Flight, Now, State, due_range
+from .. import _token
+from .._arguments import read_arguments
+from .._cache import REFRESHING, CachedTokenCredential, TokenCache, error_to_raise, nowhere
+from .._refresh import REFRESH_SECONDS, Action, Now, Outcome, Refresh, closed, overdue
 from .._token import TokenLike
-from ._scheduler import scheduler
+from ._scheduler import Loop, arm, is_elsewhere, running_loop
 
-Loop = asyncio.AbstractEventLoop
-
-
-class _Flight(Flight):
-    __slots__ = ("landings", "loop")
-
-    def __init__(self, claims: str | None, started_at: float, *, ahead: bool) -> None:
-        super().__init__(claims, started_at, ahead=ahead)
-        self.loop = asyncio.get_running_loop()
-        self.landings: dict[Loop, asyncio.Future[None]] = {}
-
-    def is_lost(self) -> bool:
-        return not self.loop.is_running()
+LOOK_SECONDS = 1.0  # how long it may take to notice that another loop has stopped
 
 
-def _no_loop() -> None:
-    """Stand for the reference to a loop of a credential that is not armed yet."""
-
-
-class CommunicationTokenCredential(Engine):
+class CommunicationTokenCredential(CachedTokenCredential):
     """A credential for the aio clients of Azure Communication Services, for one user's tokens.
 
     It implements azure-core's ``AsyncTokenCredential`` and ``AsyncSupportsTokenInfo``. The token
@@ -89,9 +79,7 @@ class CommunicationTokenCredential(Engine):
     :raises ValueError: If the token's expiry cannot be read, or another value is of no use.
     """
 
-    __slots__ = ("_home",)
-
-    _flight_type = _Flight
+    __slots__ = ()
 
     @overload
     def __init__(
@@ -128,30 +116,35 @@ class CommunicationTokenCredential(Engine):
         scopes: str | Sequence[str] | None = None,
         **pipeline_options: Any,
     ) -> None:
-        exchange = None
-        entra = {
-            "resource_endpoint": resource_endpoint,
-            "token_credential": token_credential,
-            "scopes": scopes,
-        }
-        if is_entra_form(
+        arguments = read_arguments(
             token,
             token_refresher,
             proactive_refresh,
             undecodable_token_lifetime,
-            entra,
+            resource_endpoint,
+            token_credential,
+            scopes,
             pipeline_options,
-        ):
+        )
+        source: Any = None
+        if arguments.entra is not None:
             from ._entra import EntraExchange
 
-            exchange = EntraExchange(**entra, **pipeline_options)
-        # The loop on which the credential is armed; None if it does not refresh proactively.
-        self._home: Callable[[], Loop | None] | None = _no_loop if proactive_refresh else None
-        super().__init__(
-            token, token_refresher, exchange, proactive_refresh, undecodable_token_lifetime
+            source = EntraExchange(**arguments.entra)
+        elif token_refresher is not None:
+            source = _Refresher(token_refresher)
+        self._cache = TokenCache(
+            token,
+            source,
+            proactive=arguments.proactive_refresh,
+            lifetime=undecodable_token_lifetime,
+            clock=self._clock,
+            on_change=_arm,
         )
-        if proactive_refresh:
-            self._arm(self._state, self._now())
+        if arguments.proactive_refresh:
+            source.prepare()
+            self._cache.loop = nowhere
+            self._cache.changed()
 
     async def get_token(self, *scopes: str, **kwargs: Any) -> AccessToken:
         """Return a valid token, refreshing it first where needed.
@@ -176,12 +169,17 @@ class CommunicationTokenCredential(Engine):
         :raises ValueError: If the refresher returned an expired or an unreadable token.
         :raises Exception: What the refresher raised, if there is no valid token.
         """
-        state = self._state
-        is_home = self._home is None or self._home() is asyncio.get_running_loop()
-        is_fresh = self._wall() < state.ask_on and self._mono() < state.ask_at
-        if is_fresh and is_home and not kwargs:
-            return state.token  # type: ignore[return-value]  # there is one until then
-        return await self._obtain(kwargs)
+        cache = self._cache
+        snapshot = cache.snapshot
+        if (
+            cache.wall() < snapshot.fresh_on
+            and cache.mono() < snapshot.fresh_at
+            and not snapshot.next
+            and not kwargs
+            and (cache.loop is None or cache.loop() is running_loop())
+        ):
+            return snapshot.token  # type: ignore[return-value]  # there is one until then
+        return await _obtain(cache, kwargs)
 
     async def get_token_info(
         self, *scopes: str, options: TokenRequestOptions | None = None
@@ -197,7 +195,7 @@ class CommunicationTokenCredential(Engine):
             None for a static token. Its ``repr`` does not show the token.
         :rtype: ~azure.core.credentials.AccessTokenInfo
         """
-        return self._info(await self.get_token(*scopes, **(options or {})))
+        return self._cache.info(await self.get_token(*scopes, **(options or {})))
 
     async def close(self) -> None:
         """End the use of the credential and forget its token.
@@ -206,11 +204,12 @@ class CommunicationTokenCredential(Engine):
         who await it get the error of a closed credential, as does any later ``get_token``. Closing
         again, or from another loop or thread, is fine.
         """
-        self._close()
+        self._cache.close()
 
     async def __aenter__(self) -> Self:
-        self._check_open()
-        self._settle_in()
+        if self._cache.state.closed:
+            raise closed()
+        _move_to(self._cache, _event_loop())
         return self
 
     async def __aexit__(
@@ -219,105 +218,193 @@ class CommunicationTokenCredential(Engine):
         exc_value: BaseException | None = None,
         traceback: TracebackType | None = None,
     ) -> None:
-        self._close()
+        self._cache.close()
 
-    async def _obtain(self, options: dict[str, Any]) -> AccessToken:
-        claims = options.get("claims") or None
-        self._settle_in()
-        while True:
-            turn = self._next(claims)
-            if turn.token is not None:
-                return turn.token
-            flight = turn.flight
-            assert isinstance(flight, _Flight)
-            if turn.is_pilot:
-                self._take_off(flight, options)
-            # Before Python 3.12, wait_for would at times swallow a cancellation.
-            landing = flight.landings[asyncio.get_running_loop()]
-            await asyncio.wait((landing,), timeout=self._patience(flight))
-            if turn.is_pilot and flight.error is not None:
-                raise flight.error
-            token = self._result(flight)
-            if token is not None:
-                return token
 
-    def _take_off(self, flight: _Flight, options: dict[str, Any]) -> "asyncio.Task[None]":
-        return flight.loop.create_task(self._fly(flight, options))
+class _Refresher:
+    """The source of tokens that is a function of the user's."""
 
-    async def _fly(self, flight: _Flight, options: dict[str, Any]) -> None:
-        token: AccessToken | None = None
-        error: Exception | None = None
-        # A task of its own tells a refresher that raises CancelledError from a cancelled flight.
-        call = flight.loop.create_task(self._call(flight, options))
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self._function = function
+
+    def __call__(self, options: object, held: object) -> Any:
+        return self._function()
+
+    def prepare(self) -> None:
+        """Load what reading its result needs: a fork during an import hangs the child."""
+        _token.load_decoder()
+
+
+class _Refresh(Refresh):
+    """A refresh that a task of a loop leads."""
+
+    __slots__ = ("is_started", "loop", "outcome")
+
+    def __init__(self, loop: Loop, claims: str | None = None, *, ahead: bool = False) -> None:
+        super().__init__(claims, ahead=ahead)
+        self.loop = loop
+        self.is_started = False
+        self.outcome: Outcome = None  # here and not the task's result, which asyncio may log
+
+    def is_lost(self, now: Now) -> bool:
+        """Tell whether its loop has stopped, or is one of the parent process."""
+        return super().is_lost(now) or not self.loop.is_running()
+
+
+class _LoopWaiter:
+    """Those who wait on one loop."""
+
+    __slots__ = ("_loop", "count", "future")
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self.count = 0
+        self.future: asyncio.Future[None] = loop.create_future()
+
+    def wake(self) -> bool:
+        try:  # a cancelled future is done, and no harm in doing it again
+            self._loop.call_soon_threadsafe(self.future.cancel)
+        except RuntimeError:  # that loop was closed, and nobody waits there
+            return False
+        return True
+
+
+async def _obtain(cache: TokenCache, options: dict[str, Any]) -> AccessToken:
+    result = await _result(cache, options)
+    if not isinstance(result, Exception):
+        return result
+    try:
+        raise result
+    finally:
+        del result  # or its traceback would lead back to it, a cycle
+
+
+async def _result(cache: TokenCache, options: dict[str, Any]) -> AccessToken | Exception:
+    """Return a token, or what to raise."""
+    loop = _event_loop()
+    _move_to(cache, loop)
+    claims = options.get("claims") or None
+    waited: Refresh | None = None
+    led: Refresh | None = None
+    while True:
+        request = _Refresh(loop, claims)
         try:
-            # A loop refers to its tasks only weakly, but its timer for this refers to both of them.
-            await asyncio.wait((call,), timeout=FLIGHT_SECONDS)
-            token = self._read(_outcome(call))
-        except Exception as exc:  # noqa: BLE001 - the refresher is the user's
-            error = exc
-        finally:  # with neither if it was cancelled
-            if not flight.loop.is_closed():
-                call.cancel()
-            self._land(flight, token, error)
-
-    async def _call(self, flight: Flight, options: dict[str, Any]) -> Any:
-        ABOARD.set((*ABOARD.get(), flight))  # in the context of this task alone
-        value = self._invoke(options)
-        return await value if inspect.isawaitable(value) else value
-
-    def _refresh_ahead(self) -> "asyncio.Task[None] | None":
-        """Refresh in the background. Called by the scheduler on the loop where it is armed."""
-        flight = self._next_ahead()
-        return self._take_off(flight, {}) if isinstance(flight, _Flight) else None
-
-    def _settle_in(self) -> None:
-        """Arm on the running loop, unless the credential is armed on one that still runs."""
-        if self._home is not None:
-            home = self._home()
-            if home is None or not home.is_running():
-                self._arm(self._state, self._now())
-
-    def _arm(self, state: State, now: Now) -> None:
-        loop = _running_loop()
-        self._home = _no_loop if loop is None else weakref.ref(loop)
-        if loop is not None and state.due_on < INFINITY:
-            scheduler(loop).add(self, *due_range(state, now))
-
-    def _disarm(self) -> None:
-        home = self._home and self._home()
-        if home:
-            scheduler(home).remove(self)
-
-    def _board(self, flight: Flight) -> None:
-        assert isinstance(flight, _Flight)
-        loop = asyncio.get_running_loop()
-        flight.landings.setdefault(loop, loop.create_future())
-
-    def _wake(self, flight: Flight) -> None:
-        assert isinstance(flight, _Flight)
-        for loop, landing in flight.landings.items():
-            with suppress(RuntimeError):  # that loop was closed, and nobody waits there
-                loop.call_soon_threadsafe(landing.cancel)  # done, and no harm in doing it again
+            decision = cache.begin(request, waited)
+            if decision.action is Action.LEAD:
+                _start(cache, request, options)
+        finally:
+            if not request.is_started:
+                cache.complete(request, None)
+        if decision.token is not None:
+            return decision.token
+        if decision.action is Action.RAISE:
+            return error_to_raise(decision, led)
+        waited = decision.refresh
+        assert isinstance(waited, _Refresh)
+        if decision.action is Action.LEAD:
+            led = waited
+        await _wait(cache, waited, loop, decision.patience)
 
 
-def _outcome(call: "asyncio.Task[Any]") -> Any:
-    """Return or raise what came of calling the refresher."""
-    if not call.done():
-        raise overdue()
+async def _wait(cache: TokenCache, refresh: _Refresh, loop: Loop, seconds: float) -> None:
+    """Wait until a refresh has ended, or something else has changed, for so long at most."""
+    waiter = cache.waiters.get(loop)
+    if not isinstance(waiter, _LoopWaiter) or waiter.future.done():
+        waiter = cache.waiters[loop] = _LoopWaiter(loop)
+    waiter.count += 1
     try:
-        return call.result()
-    except Exception:
+        if cache.is_in_flight(refresh):  # or nobody might wake it
+            if refresh.loop is not loop:
+                seconds = min(seconds, LOOK_SECONDS)
+            # Before Python 3.12, wait_for would at times swallow a cancellation.
+            await asyncio.wait((waiter.future,), timeout=max(seconds, 0))
+    finally:
+        waiter.count -= 1
+        if not waiter.count and cache.waiters.get(loop) is waiter:
+            cache.waiters.pop(loop)
+
+
+def _start(cache: TokenCache, refresh: _Refresh, options: dict[str, Any]) -> "asyncio.Task[None]":
+    """Start the task that leads a refresh."""
+    task = refresh.loop.create_task(_lead(cache, refresh, options))
+    task.add_done_callback(lambda task: _end(cache, refresh, task))
+    refresh.is_started = True
+    return task
+
+
+async def _lead(cache: TokenCache, refresh: _Refresh, options: dict[str, Any]) -> None:
+    # A task of its own tells a refresher that raises CancelledError from a refresh that is
+    # cancelled.
+    call = refresh.loop.create_task(_call(cache, refresh, options))
+    try:
+        # A loop refers to its tasks only weakly, but its timer for this refers to both of them.
+        await asyncio.wait((call,), timeout=REFRESH_SECONDS)
+        if not call.done():
+            refresh.outcome = overdue()
+        elif call.cancelled():  # nobody else has the task, so it was not cancelled from outside
+            refresh.outcome = RuntimeError("token_refresher raised CancelledError")
+    finally:
+        if not refresh.loop.is_closed():
+            call.cancel()
+
+
+async def _call(cache: TokenCache, refresh: _Refresh, options: dict[str, Any]) -> None:
+    """Call the source of tokens, and note what came of it."""
+    REFRESHING.set(REFRESHING.get() | {refresh.number})  # in the context of this task alone
+    try:
+        value = cache.request(options)
+        refresh.outcome = cache.read(await value if inspect.isawaitable(value) else value)
+    except Exception as error:  # noqa: BLE001 - the refresher is the user's
+        refresh.outcome = error
+        del refresh  # or the error's traceback would lead back to it, a cycle
+    except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as exc:  # nobody else has the task, so it was not cancelled from outside
-        msg = f"token_refresher raised {type(exc).__name__}"
-        raise RuntimeError(msg) from exc
+    except BaseException as error:  # noqa: BLE001 - such as pytest's
+        refresh.outcome = RuntimeError(f"token_refresher raised {type(error).__name__}")
 
 
-def _running_loop() -> Loop | None:
+def _end(cache: TokenCache, refresh: _Refresh, task: "asyncio.Task[None]") -> None:
+    """End a refresh, whatever ended its task."""
+    if not task.cancelled():
+        task.exception()  # an interrupt, which the loop has raised, need not be logged again
+    outcome, refresh.outcome = refresh.outcome, None
+    cache.complete(refresh, outcome)
+
+
+def _refresh_ahead(cache: TokenCache) -> "asyncio.Task[None] | None":
+    """Refresh in the background, if it should be; called on the loop where the cache is armed."""
+    request = _Refresh(asyncio.get_running_loop(), ahead=True)
     try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
+        if cache.begin(request).action is Action.LEAD:
+            return _start(cache, request, {})
+        cache.changed()
         return None
+    finally:
+        if not request.is_started:
+            cache.complete(request, None)
+
+
+def _arm(cache: TokenCache) -> None:
+    arm(cache, _refresh_ahead)
+
+
+def _move_to(cache: TokenCache, loop: Loop) -> None:
+    """Arm a proactive cache on this loop, unless it is armed on one that still runs."""
+    if is_elsewhere(cache, loop):
+        cache.changed()
+
+
+def _event_loop() -> Loop:
+    loop = running_loop()
+    if loop is None:
+        msg = (
+            "the credential of azure.communication.common.aio needs a running asyncio event loop: "
+            "with trio, use trio-asyncio, or the synchronous credential in a thread"
+        )
+        raise RuntimeError(msg)
+    return loop
 
 
 AzureCommunicationTokenCredential = CommunicationTokenCredential

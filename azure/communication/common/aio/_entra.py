@@ -1,6 +1,7 @@
 """The exchange of Entra tokens over an asynchronous pipeline."""
 
 import inspect
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, cast
 
@@ -22,7 +23,9 @@ class EntraExchange(Exchange):
         check_token_credential(token_credential, "token_credential", sync=False)
         super().__init__(token_credential=token_credential, **options)
 
-    async def __call__(self, options: TokenRequestOptions, held: AccessToken | None) -> AccessToken:
+    async def __call__(
+        self, options: TokenRequestOptions, held: Callable[[], AccessToken | None]
+    ) -> AccessToken:
         """Return a new Communication token, or ``held`` if an exchange can bring no better one.
 
         :param options: What goes on to the Entra credential; ``claims`` force an exchange.
@@ -37,8 +40,8 @@ class EntraExchange(Exchange):
         """
         entra = _EntraCredential(self._credential, options)
         token = await entra.get_token_info(*self._scopes)
-        if held is not None and self._is_in_vain(token, held, options):
-            return held
+        if self._is_in_vain(token, held(), options):
+            return held()  # type: ignore[return-value]
         authentication = AsyncBearerTokenCredentialPolicy[Any, Any](
             cast("Any", entra), *self._scopes
         )

@@ -1,82 +1,125 @@
 """Proactive refresh on event loops: one heap and one timer for each loop, no thread.
 
-An entry belongs to the loop on which its credential was armed, and all methods run on that loop. No
-timer is kept to be cancelled, for it would keep its loop alive: one that has been overtaken by an
-earlier one does nothing, so that one chain of timers goes on. They run in an empty context, since
-that of whoever armed the first credential (its request, its trace) has nothing to do with the
-others.
+A cache belongs to the loop on which it was armed last, and all methods of a scheduler run on its
+loop. No timer is kept to be cancelled, for it would keep its loop alive: one that has been
+overtaken by an earlier one does nothing, so that one chain of timers goes on. They run in an empty
+context, since that of whoever armed the first credential (its request, its trace) has nothing to do
+with the others.
 """
 
 import asyncio
 import contextvars
-import random
-import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeAlias
 
-from .._schedule import Refreshable, Schedule
+from .._cache import SYSTEM_CLOCK, Clock, TokenCache, nowhere
+from .._schedule import Schedule
 
 MAX_REFRESHES = 64
 
+Loop: TypeAlias = asyncio.AbstractEventLoop
+RefreshAhead: TypeAlias = Callable[[TokenCache], "asyncio.Task[None] | None"]
+
 
 class LoopScheduler:
-    """The timer that refreshes the credentials of one loop ahead of need."""
+    """The timer that has the credentials of one loop refreshed ahead of need.
 
-    def __init__(
-        self,
-        wall: Callable[[], float] = time.time,
-        mono: Callable[[], float] = time.monotonic,
-        rand: Callable[[], float] = random.random,
-    ) -> None:
-        self._schedule = Schedule(wall, mono, rand)
+    :param refresh: Starts to refresh a cache if it should be; returns the task, if there is one.
+    :type refresh: ~collections.abc.Callable[[TokenCache], asyncio.Task[None] or None]
+    :param clock: Where time and chance come from.
+    :type clock: ~azure.communication.common._cache.Clock
+    """
+
+    def __init__(self, refresh: RefreshAhead, clock: Clock = SYSTEM_CLOCK) -> None:
+        self.schedule = Schedule(clock)
+        self._refresh = refresh
         self._next_look = float("inf")  # in the loop's time
         # Weak, since a reference to a task would keep its closed loop alive.
-        self._under_way: weakref.WeakSet[asyncio.Task[None]] = weakref.WeakSet()
+        self._in_flight: weakref.WeakSet[asyncio.Task[None]] = weakref.WeakSet()
 
-    def add(self, item: Refreshable, earliest: float, latest: float) -> None:
-        """Arm a credential, or arm it anew."""
-        self._schedule.add(item, earliest, latest)
+    def add(self, cache: TokenCache) -> None:
+        """Set the timer of a cache by its state."""
+        self.schedule.add(cache)
         self._set_timer()
 
-    def remove(self, item: Refreshable) -> None:
-        """Disarm a credential. May be called from any thread."""
-        self._schedule.remove(item)
-
-    def _look(self) -> None:
-        for reference in self._schedule.pop_due(MAX_REFRESHES - len(self._under_way)):
-            item = reference()
-            task = item._refresh_ahead() if item is not None else None
+    def run_due(self) -> None:
+        """Start to refresh what is due, but no more at once than 64."""
+        for reference in self.schedule.pop_due(MAX_REFRESHES - len(self._in_flight)):
+            cache = reference()
+            task = self._refresh(cache) if cache is not None else None
             if task is not None:
-                self._under_way.add(task)
-                task.add_done_callback(self._land)
+                self._in_flight.add(task)
+                task.add_done_callback(self._discard)
         self._set_timer()
 
-    def _land(self, task: "asyncio.Task[None]") -> None:
-        self._under_way.discard(task)
+    def _discard(self, task: "asyncio.Task[None]") -> None:
+        self._in_flight.discard(task)
         self._set_timer()
 
     def _set_timer(self) -> None:
-        if not len(self._schedule) or len(self._under_way) >= MAX_REFRESHES:
+        if not len(self.schedule) or len(self._in_flight) >= MAX_REFRESHES:
             return
         loop = asyncio.get_running_loop()
-        when = loop.time() + self._schedule.delay()
+        when = loop.time() + self.schedule.delay()
         if when < self._next_look:
             self._next_look = when
-            loop.call_at(when, self._on_time, when, context=contextvars.Context())
+            loop.call_at(when, self._look, when, context=contextvars.Context())
 
-    def _on_time(self, when: float) -> None:
+    def _look(self, when: float) -> None:
         if when == self._next_look:
             self._next_look = float("inf")
-            self._look()
+            self.run_due()
 
 
-_schedulers: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopScheduler]"
-_schedulers = weakref.WeakKeyDictionary()
+_schedulers: "weakref.WeakKeyDictionary[Loop, LoopScheduler]" = weakref.WeakKeyDictionary()
 
 
-def scheduler(loop: asyncio.AbstractEventLoop) -> LoopScheduler:
-    """Return the scheduler of the running loop, made at its first use."""
+def scheduler(loop: Loop, refresh: RefreshAhead) -> LoopScheduler:
+    """Return the scheduler of a loop, made at its first use."""
     found = _schedulers.get(loop)
     if found is None:
-        found = _schedulers[loop] = LoopScheduler()
+        found = _schedulers[loop] = LoopScheduler(refresh)
     return found
+
+
+def arm(cache: TokenCache, refresh: RefreshAhead) -> None:
+    """Set the timer of a cache, or remove it if the cache has been closed.
+
+    The cache stays with the loop on which it is armed as long as that runs, and otherwise moves to
+    the running one. If there is none, its next use on a loop arms it. Does not block; may be called
+    from any thread.
+
+    :param TokenCache cache: The cache, which has changed.
+    :param refresh: Starts to refresh a cache if it should be.
+    :type refresh: ~collections.abc.Callable[[TokenCache], asyncio.Task[None] or None]
+    """
+    running = running_loop()
+    loop: Loop | None = cache.loop() if cache.loop is not None else None
+    if loop is None or not loop.is_running():
+        loop = running
+        cache.loop = nowhere if loop is None else weakref.ref(loop)
+    if loop is None:
+        return
+    if loop is running:
+        scheduler(loop, refresh).add(cache)
+    else:
+        with suppress(RuntimeError):  # closed by now: the next use arms it
+            loop.call_soon_threadsafe(arm, cache, refresh, context=contextvars.Context())
+
+
+def is_elsewhere(cache: TokenCache, loop: Loop) -> bool:
+    """Tell whether a cache has to be armed on this loop, for its own has stopped."""
+    if cache.loop is None:
+        return False
+    own = cache.loop()
+    return own is not loop and (own is None or not own.is_running())
+
+
+def running_loop() -> Loop | None:
+    """Return the loop that runs on this thread, if there is one."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -1,31 +1,49 @@
-"""What the tests of the credentials share: clocks that are moved by hand, an issuer that follows a
-script, and threads whose outcome can be asked for. Nothing here sleeps; whatever waits gives up
-after ``DEADLINE`` seconds and fails the test.
+"""What the tests share: clocks that are moved by hand, an issuer that follows a script, threads and
+loops whose outcome can be asked for, and schedulers that look when the test says so.
+
+Nothing here sleeps; whatever waits gives up after ``DEADLINE`` seconds and fails the test. This is
+the one place that knows the private names of the package's engine: tests take them from here.
 """
 
 import asyncio
 import base64
+import contextlib
 import gc
 import inspect
 import itertools
 import json
 import os
+import random
+import selectors
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
+from contextvars import Context
 from types import FrameType
 from typing import Any, Generic, TypeVar
 
 import pytest
-from azure.communication.common._engine import Engine
-from azure.communication.common._sync._scheduler import Scheduler, _schedulers
+from azure.communication.common import _cache as cache_module
+from azure.communication.common import _refresh as rules
+from azure.communication.common import _schedule as schedule_module
+from azure.communication.common._sync import _credential as sync_credential
+from azure.communication.common._sync import _scheduler as sync_scheduler
+from azure.communication.common.aio import _credential as aio_credential
+from azure.communication.common.aio import _scheduler as aio_scheduler
+
+__all__ = ["aio_credential", "aio_scheduler", "cache_module", "rules", "schedule_module"]
+
+TokenCache = cache_module.TokenCache
+Schedule, Reference = schedule_module.Schedule, schedule_module.Reference
+Scheduler, Workers = sync_scheduler.Scheduler, sync_scheduler.Workers
+LoopScheduler = aio_scheduler.LoopScheduler
 
 DEADLINE = 30  # seconds of real time that pass only where a test fails
 
 T = TypeVar("T")
-E = TypeVar("E", bound=Engine)
+E = TypeVar("E", bound=cache_module.CachedTokenCredential)
 
 _serials = itertools.count(1)
 
@@ -69,31 +87,32 @@ class Clock:
         """Set the wall clock, to the future or the past."""
         self._wall = wall
 
+    def sources(self, rand: Callable[[], float] = lambda: 0.0) -> cache_module.Clock:
+        """Return this clock as the package takes it."""
+        return cache_module.Clock(self.wall, self.mono, rand)
+
 
 def on_clock(cls: type[E], clock: Clock, jitter: float = 0.0) -> type[E]:
     """Return a subclass of a credential that reads this clock, and draws ``jitter`` every time."""
-    attributes = {
-        "__slots__": (),
-        "_wall": clock.wall,  # bound methods do not bind again
-        "_mono": clock.mono,
-        "_rand": staticmethod(lambda: jitter),
-    }
+    attributes = {"__slots__": (), "_clock": clock.sources(lambda: jitter)}
     return type(cls.__name__, (cls,), attributes)
 
 
-class BareEngine(Engine):
-    """An engine whose driver does nothing of its own; a test flies it by hand."""
+def cache_of(credential: Any) -> TokenCache:
+    """Return the cache that a credential has."""
+    cache: TokenCache = credential._cache
+    return cache
 
-    __slots__ = ("armed", "woken")
 
-    def _arm(self, state: Any, now: Any) -> None:
-        self.armed = state.due_on
+def state_of(credential: Any) -> rules.State:
+    """Return all that a credential knows of its token."""
+    return cache_of(credential).state
 
-    def _disarm(self) -> None:
-        self.armed = None
 
-    def _wake(self, flight: Any) -> None:
-        self.woken = flight
+def waiting(credential: Any) -> int:
+    """Return how many threads and coroutines wait for a refresh; in aio its leader does, too."""
+    waiters = list(cache_of(credential).waiters.values())
+    return sum(getattr(waiter, "count", 1) for waiter in waiters)
 
 
 class Tally:
@@ -116,21 +135,6 @@ class Tally:
             if not self._changed.wait_for(lambda: self.value >= value, DEADLINE):
                 msg = f"{self.value} of {value} came within {DEADLINE} seconds"
                 raise AssertionError(msg)
-
-
-def count_boarding(cls: type[E]) -> tuple[type[E], Tally]:
-    """Return a subclass of a credential and the count of callers that wait for its refreshes.
-
-    The pilot of a refresh counts too. A caller is counted under the credential's lock before it
-    begins to wait, so once it is counted, no outcome of the flight escapes it.
-    """
-    boarded = Tally()
-
-    def board(self: Any, flight: Any) -> None:
-        cls._board(self, flight)
-        boarded.count()
-
-    return type(cls.__name__, (cls,), {"__slots__": (), "_board": board}), boarded
 
 
 class Issuer:
@@ -265,12 +269,132 @@ async def turn_until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0)
 
 
-def manual_scheduler(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Scheduler:
-    """Replace this process's scheduler by one without a thread; the test calls ``run_due``."""
-    scheduler = Scheduler(clock.wall, clock.mono, lambda: 0.0)
-    scheduler._running = True
-    monkeypatch.setitem(_schedulers, os.getpid(), scheduler)
+class InlineWorkers(Workers):
+    """Refreshes on the thread that asks for it."""
+
+    def __init__(self) -> None:
+        super().__init__(refresh_ahead, lambda: None)
+
+    def submit(self, reference: Reference) -> None:
+        """Refresh a credential at once."""
+        cache = reference()
+        if cache is not None:
+            refresh_ahead(cache)
+
+    def start_needed(self) -> None:
+        """Start none."""
+
+
+def refresh_ahead(cache: TokenCache) -> None:
+    """Do what a worker does with a cache that is due."""
+    sync_credential._refresh_ahead(cache)
+
+
+def threadless(clock: Clock, workers: Workers | None = None, seed: int = 1) -> Scheduler:
+    """Return a scheduler that looks at what is due when the test says so, with ``run_due``."""
+    scheduler = Scheduler(refresh_ahead, clock.sources(random.Random(seed).random))
+    scheduler.is_started = True  # so it starts no thread
+    if workers is not None:
+        scheduler.workers = workers
     return scheduler
+
+
+def install(monkeypatch: pytest.MonkeyPatch, scheduler: Scheduler) -> Scheduler:
+    """Make it this process's scheduler."""
+    monkeypatch.setitem(sync_scheduler._schedulers, os.getpid(), scheduler)
+    return scheduler
+
+
+def manual_scheduler(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Scheduler:
+    """Replace this process's scheduler by one without a thread of its own, but with workers."""
+    return install(monkeypatch, threadless(clock))
+
+
+def let_pass(seconds: float, clock: Clock, scheduler: Scheduler) -> None:
+    """Let so much time pass on the clock, and the scheduler look whenever its thread would."""
+    end = clock.mono() + seconds
+    while clock.mono() < end:
+        delay = scheduler.run_due()
+        clock.advance(min(delay, end - clock.mono()))
+
+
+class _Selector(selectors.SelectSelector):
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(DEADLINE if timeout is None else 0)
+        if not ready:
+            assert timeout is not None, "nothing will ever happen on this loop"
+            self._clock.advance(timeout)
+        return ready
+
+
+class ClockLoop(asyncio.SelectorEventLoop):
+    """An event loop that moves the clock on to its next timer instead of sleeping."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.timers = 0
+        super().__init__(_Selector(clock))
+
+    def time(self) -> float:
+        """Return the clock's monotonic time."""
+        return self._clock.mono()
+
+    def call_at(  # type: ignore[override]  # to repeat the signature takes Python 3.11
+        self,
+        when: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """Set a timer, and count it in ``timers``."""
+        self.timers += 1
+        return super().call_at(when, callback, *args, context=context)
+
+
+def loop_scheduler(loop: asyncio.AbstractEventLoop, clock: Clock) -> LoopScheduler:
+    """Give a loop a scheduler on this clock."""
+    sources = clock.sources(random.Random(1).random)
+    scheduler = LoopScheduler(aio_credential._refresh_ahead, sources)
+    aio_scheduler._schedulers[loop] = scheduler
+    return scheduler
+
+
+@contextlib.contextmanager
+def clock_loop(clock: Clock) -> Iterator[ClockLoop]:
+    """Yield a loop whose scheduler is on the same clock; cancel in the end what runs on it."""
+    loop = ClockLoop(clock)
+    loop_scheduler(loop, clock)
+    try:
+        yield loop
+    finally:
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            loop.run_until_complete(asyncio.wait(tasks))
+        loop.close()
+
+
+class ThreadWatch:
+    """The package's threads that have been started since it was made."""
+
+    def __init__(self) -> None:
+        self._before = set(threading.enumerate())
+
+    def alive(self) -> list[threading.Thread]:
+        """Return those that run."""
+        name = "azure-communication-refresh"
+        return [t for t in threading.enumerate() if t.name == name and t not in self._before]
+
+    def wait_for_end(self) -> None:
+        """Block until none runs."""
+        for thread in self.alive():
+            thread.join(DEADLINE)
+        assert not self.alive(), f"threads still run after {DEADLINE} seconds"
 
 
 class Fault:

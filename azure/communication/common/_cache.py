@@ -1,0 +1,399 @@
+"""One credential's token, and the refresh that all who need it share.
+
+Theory of operation
+-------------------
+A :class:`TokenCache` changes its state by compare-and-set: the rules compute the next state from
+the current one, and ``dict.setdefault``, which is atomic, makes it the successor; who comes second
+computes anew. So there is no lock. An interrupt, a fork, a finalizer or a signal handler, at
+whatever line it comes, finds a state that is complete, and nothing that is held.
+
+While the token is fresh, ``get_token`` reads the snapshot once. Every other call goes through
+:meth:`TokenCache.begin`, which tells it what to do, and each refresh ends in
+:meth:`TokenCache.complete`, whatever ended it. That wakes all who wait; each of them calls
+``begin`` again, so what it returns is judged when it is handed out. And it tells the background
+that the state has changed, which then derives the next timer from it.
+
+The drivers add the waiting and nothing else.
+"""
+
+import logging
+import os
+import random
+import sys
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import replace
+from typing import Any, NamedTuple, NoReturn, Protocol, TypeAlias
+
+from azure.core.credentials import AccessToken, TokenRequestOptions
+
+from . import _refresh
+from ._refresh import INFINITY, Action, Decision, Now, Outcome, Refresh, State
+from ._token import RedactedAccessTokenInfo, read_token
+
+_LOGGER = logging.getLogger(__name__.rpartition(".")[0])
+
+_ENTRA_OPTIONS = tuple(TokenRequestOptions.__annotations__)
+
+# The refreshes that the running code is part of, by number: a refresher must not wait for itself.
+# A number that outlives its refresh, in a context that was copied, means nothing and holds nothing.
+REFRESHING: ContextVar[frozenset[int]] = ContextVar(
+    "azure_communication_refreshing", default=frozenset()
+)
+
+
+class Clock(NamedTuple):
+    """Where time and chance come from."""
+
+    wall: Callable[[], float] = time.time
+    """Returns the Unix time in seconds."""
+    mono: Callable[[], float] = time.monotonic
+    """Returns the time since some moment in seconds; nobody sets this clock."""
+    rand: Callable[[], float] = random.random
+    """Returns a random number from 0 to 1."""
+
+    def now(self) -> Now:
+        """Read both clocks."""
+        return Now(self.wall(), self.mono(), os.getpid())
+
+
+SYSTEM_CLOCK = Clock()
+
+
+Source: TypeAlias = Callable[[dict[str, Any], Callable[[], AccessToken | None]], Any]
+
+
+class Waiter(Protocol):
+    """What the drivers wait with."""
+
+    def wake(self) -> bool:
+        """Have it look again, and tell whether it goes on waiting. Thread-safe."""
+        ...
+
+
+class Snapshot:
+    """A state, and what ``get_token`` needs of it; it is current until another one follows it."""
+
+    __slots__ = ("fresh_at", "fresh_on", "next", "state", "token")
+
+    def __init__(self, state: State, *, fast: bool = True) -> None:
+        self.state = state
+        self.token = state.token
+        self.fresh_on = self.fresh_at = -INFINITY
+        """Until then, by both clocks, the token is returned without asking the rules."""
+        if state.token is not None and fast:
+            # Floats, for to compare a float with an int takes twice as long.
+            self.fresh_on = float(state.token.expires_on - state.next_left)
+            self.fresh_at = INFINITY if state.static else state.deadline_at - state.next_left
+        self.next: dict[str, Snapshot] = {}
+
+
+class TokenCache:
+    """The token of one credential. Thread-safe; never blocks.
+
+    :param token: The first token, in any form that a credential takes.
+    :param source: Called for a new token, with options and a function that returns the valid one,
+        if there is one: as an argument, the token would stay in the frames of a traceback. Its
+        result may have to be awaited. None for a static token.
+    :type source: callable or None
+    :keyword bool proactive: Whether the background refreshes the token.
+    :keyword lifetime: How many seconds a token lives whose expiry cannot be read.
+    :paramtype lifetime: float or None
+    :keyword ~azure.communication.common._cache.Clock clock: Where time comes from.
+    :keyword on_change: Called with this cache when the background has to look at it again.
+    :paramtype on_change: callable
+    :raises TypeError: If the token is none.
+    :raises ValueError: If its expiry cannot be read.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_lifetime",
+        "_on_change",
+        "_process",
+        "clock",
+        "entry",
+        "loop",
+        "mono",
+        "snapshot",
+        "source",
+        "waiters",
+        "wall",
+    )
+
+    def __init__(
+        self,
+        token: Any = None,
+        source: Source | None = None,
+        *,
+        proactive: bool = False,
+        lifetime: float | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        on_change: Callable[["TokenCache"], object] | None = None,
+    ) -> None:
+        self.source = source
+        self.clock = clock
+        self.wall, self.mono, _ = clock  # where the fast path finds them sooner
+        self.waiters: dict[object, Waiter] = {}
+        self.entry = 0
+        """The number of its live entry in a schedule, 0 if it has none."""
+        self.loop: Callable[[], Any] | None = None
+        """The event loop on whose schedule it is, as a weak reference; None for the thread's."""
+        self._lifetime = lifetime
+        self._on_change = on_change if proactive else None
+        self._process = os.getpid()
+        state = State(proactive=proactive, static=source is None)
+        if token is not None:
+            now = clock.now()
+            state = _refresh.start(state, read_token(token, now.wall, lifetime, "token"), now)
+        self.snapshot = Snapshot(state)
+
+    @property
+    def state(self) -> State:
+        """All that is known about the token."""
+        return self._latest().state
+
+    def begin(self, request: Refresh, waited: Refresh | None = None) -> Decision:
+        """Tell a caller what to do, and put its refresh in flight if it is to lead it.
+
+        The caller has to call :meth:`complete` with ``request`` afterwards, whatever happens, and
+        may do so even if nothing came of it.
+
+        :param Refresh request: What the caller asks for. It is in flight if it is to be led.
+        :param waited: The refresh that the caller has led or waited for before.
+        :type waited: Refresh or None
+        :return: What to do.
+        :rtype: Decision
+        """
+        now = self.clock.now()
+        if now.process != self._process:
+            self._process = now.process
+            self.loop = self.loop and nowhere  # it seems to run, for its parent was running it
+            self._replace(lambda state: state, anyway=True)  # undoes look_after_fork()
+            self.changed()
+        while True:
+            snapshot = self._latest()
+            decision = _refresh.decide(snapshot.state, now, request, waited, REFRESHING.get())
+            if decision.action is not Action.LEAD:
+                break
+            if self._follow(snapshot, _refresh.lead(snapshot.state, now, request)):
+                return decision
+        request.deadline_at = INFINITY  # if another caller was faster
+        if snapshot.state.static:
+            self._report_static(snapshot.state)
+        return decision
+
+    def complete(self, refresh: Refresh, outcome: Outcome) -> None:
+        """Take in how a refresh has ended, wake all who wait, and have the next timer set.
+
+        Of a refresh that was never in flight, nothing is taken in. Calling it again has no effect
+        but to wake once more; drivers do, so that no interrupt leaves anybody asleep.
+
+        :param Refresh refresh: The refresh.
+        :param outcome: A token, an error, or None if the refresh was abandoned.
+        :type outcome: ~azure.core.credentials.AccessToken or Exception or None
+        """
+        if refresh.deadline_at == INFINITY:
+            return
+        jitter = self.clock.rand()
+        now = self.clock.now()
+        before, after = self._replace(
+            lambda state: _refresh.complete(state, now, refresh, outcome, jitter)
+        )
+        self.changed()
+        self.wake_all()
+        if before is not after and not after.closed:
+            self._report(after, now, refresh)
+
+    def invalidate(self, token: str) -> None:
+        """Drop a token that the service refused, if it is the current one."""
+        jitter, now = self.clock.rand(), self.clock.now()
+
+        def refuse(state: State) -> State:
+            held = state.token
+            if state.static or held is None or held.token != token:
+                return state
+            return _refresh.refuse(state, now, jitter)
+
+        before, after = self._replace(refuse)
+        if before is not after:
+            self.changed()
+
+    def close(self) -> None:
+        """Forget the token, for good, and have all who wait told of it."""
+        try:
+            try:
+                self._replace(lambda state: state if state.closed else State(closed=True))
+            finally:
+                self.wake_all()
+        finally:  # again, if an interrupt came into it
+            self.wake_all()
+        self.changed()
+
+    def is_in_flight(self, refresh: Refresh) -> bool:
+        """Tell whether a refresh has not ended yet."""
+        return refresh in self.state.refreshes
+
+    def wake_all(self) -> None:
+        """Have everybody who waits look again."""
+        for key, waiter in list(self.waiters.items()):
+            if not waiter.wake():
+                self.waiters.pop(key, None)
+
+    def changed(self) -> None:
+        """Have the background set its timer by the present state."""
+        if self._on_change is not None:
+            self._on_change(self)
+
+    def look_after_fork(self) -> None:
+        """Have the next caller notice that this is a new process. Called in the child."""
+        self._replace(lambda state: state, anyway=True, fast=False)
+
+    def request(self, options: dict[str, Any]) -> Any:
+        """Call the source of tokens; its result may have to be awaited."""
+        assert self.source is not None
+        return self.source(
+            {name: options[name] for name in _ENTRA_OPTIONS if options.get(name)}, self.valid_token
+        )
+
+    def valid_token(self) -> AccessToken | None:
+        """Return the token if it is valid."""
+        state = self.state
+        return state.token if _refresh.life_left(state, self.clock.now()) > 0 else None
+
+    def read(self, value: Any) -> AccessToken | Exception:
+        """Turn what the source returned into a token, or the error that says what is wrong."""
+        try:
+            return read_token(value, self.wall(), self._lifetime, "The result of token_refresher")
+        except (TypeError, ValueError) as error:
+            return error.with_traceback(None)  # its frames hold the token
+
+    def info(self, token: AccessToken) -> RedactedAccessTokenInfo:
+        """Return a token with the time at which to ask again."""
+        refresh_on = _refresh.refresh_on(self.state, token, self.clock.now())
+        return RedactedAccessTokenInfo(token.token, token.expires_on, refresh_on=refresh_on)
+
+    def _latest(self) -> Snapshot:
+        snapshot = self.snapshot
+        while snapshot.next:
+            snapshot = self.snapshot = snapshot.next["next"]
+        return snapshot
+
+    def _follow(self, snapshot: Snapshot, state: State, *, fast: bool = True) -> bool:
+        """Make a state the successor of a snapshot; tell whether nobody was faster."""
+        successor = Snapshot(state, fast=fast)
+        if snapshot.next.setdefault("next", successor) is not successor:
+            return False
+        self._latest()  # lets go of the one before
+        return True
+
+    def _replace(
+        self, change: Callable[[State], State], *, anyway: bool = False, fast: bool = True
+    ) -> tuple[State, State]:
+        """Replace the state by what a function makes of it; return both."""
+        while True:
+            snapshot = self._latest()
+            state = change(snapshot.state)
+            if state is snapshot.state and not anyway:
+                return state, state
+            if self._follow(snapshot, state, fast=fast):
+                return snapshot.state, state
+
+    def _report_static(self, state: State) -> None:
+        """Say once that a static token has expired."""
+        assert state.token is not None
+        if state.reported or self.wall() < state.token.expires_on:
+            return
+        self._replace(lambda state: replace(state, reported=True))
+        _LOGGER.warning(
+            "The token has expired and cannot be refreshed, so requests will be refused: pass a "
+            "token_refresher to the credential, or create a new one with a new token"
+        )
+
+    def _report(self, state: State, now: Now, refresh: Refresh) -> None:
+        left = _refresh.life_left(state, now)
+        if refresh.token is not None:
+            _LOGGER.debug("The token is valid for another %.0f seconds", left)
+        elif refresh.error is not None and left > 0 and refresh.claims is None:
+            _LOGGER.warning(
+                "Token refresh failed; the token is valid for another %.0f seconds, and the next "
+                "try is in %.0f seconds",
+                left,
+                left - state.next_left,
+                exc_info=refresh.error,
+            )
+        elif refresh.error is not None and refresh.ahead:
+            _LOGGER.warning(
+                "Token refresh failed, and the token has expired", exc_info=refresh.error
+            )
+
+
+class CachedTokenCredential:
+    """What both credentials have in common. A credential has a cache, and is none."""
+
+    __slots__ = ("__weakref__", "_cache")
+
+    _cache: TokenCache
+    _clock: Clock = SYSTEM_CLOCK
+
+    def invalidate_token(self, token: str) -> None:
+        """Drop a token that the service refused, so that the next call fetches another.
+
+        It has no effect unless it is the token that the credential holds: when ten clients are
+        refused the same token, one refresh follows. A token that is refused within 30 seconds of
+        its issue counts as a failure; when several in a row are, the next refresh is held back for
+        up to 30 seconds, and until then ``get_token`` raises a
+        :class:`~azure.core.exceptions.ClientAuthenticationError`. A static token cannot be replaced
+        and stays. Does not block; may be called from any thread.
+
+        :param str token: The token that was sent.
+        """
+        self._cache.invalidate(token)
+
+    def __repr__(self) -> str:
+        cache = getattr(self, "_cache", None)  # of a debugger's frame in a constructor that failed
+        if cache is None:
+            status = "not constructed"
+        elif cache.state.closed:
+            status = "closed"
+        elif cache.state.token is None:
+            status = "no token yet"
+        else:
+            status = f"expires_on={cache.state.token.expires_on}"
+        return f"<{type(self).__name__}: {status}>"
+
+    def __reduce__(self) -> NoReturn:
+        msg = (
+            f"A {type(self).__name__} cannot be pickled or copied: it holds a secret. Create one "
+            "in each process; within a process, share the object itself"
+        )
+        raise TypeError(msg)
+
+
+def nowhere() -> None:
+    """Stand for the reference to the loop of a cache that is on no loop's schedule."""
+
+
+def error_to_raise(decision: Decision, led: Refresh | None) -> Exception:
+    """Return the error that a caller raises: the leader the original, others a copy of their own.
+
+    :param Decision decision: What the caller was told.
+    :param led: The refresh that the caller has led, if it has led one.
+    :type led: Refresh or None
+    :return: The error.
+    :rtype: Exception
+    """
+    assert decision.error is not None
+    if decision.refresh is not None:
+        if decision.refresh is led:
+            return decision.error
+        error = _refresh.detached(decision.error)
+        error.__cause__ = decision.error
+        return error
+    if decision.retry_in is None:
+        return decision.error
+    error = _refresh.detached(decision.error)
+    if sys.version_info >= (3, 11):
+        error.add_note(f"The next refresh is tried in {decision.retry_in:.1f} seconds.")
+    return error
