@@ -4,14 +4,17 @@ The text below is all of it. The tests write it in place of the published folder
 guide shows it to maintainers, word by word. Nothing else of an SDK changes.
 """
 
+# The second name is in pickles of Teams apps that the published SDKs have made.
 MODELS = """\
 from azure.communication.common import *
+_botbackcompatdict = dict
 """
 
-# The clients of two SDKs still offer this name, which is older than Teams apps.
+# Two SDKs still offer a name that is older than Teams apps.
 MODELS_WITH_BOT = """\
 from azure.communication.common import *
 from azure.communication.common import MicrosoftTeamsAppIdentifier as _MicrosoftBotIdentifier
+_botbackcompatdict = dict
 """
 
 UTILS = """\

@@ -262,8 +262,3 @@ def _warn_once_about_encrypted_token() -> None:
             "to say how long it really lives.",
             UNDECODABLE_TOKEN_LIFETIME_SECONDS,
         )
-
-
-def load_decoder() -> None:
-    """Load what reading a JWT needs, on the thread that calls this."""
-    import jwt  # noqa: F401

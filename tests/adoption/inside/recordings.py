@@ -69,7 +69,7 @@ class Handler(BaseHTTPRequestHandler):
                 "request": f"{self.command} {self.headers['Host']}",
                 "credential": "Authorization" in self.headers,
                 "authorized": is_authorized(self),
-                "range": self.headers.get("Range"),
+                "resource": self.headers.get("x-ms-host"),
             }
         )
         if self.path.startswith("/to/"):

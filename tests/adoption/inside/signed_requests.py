@@ -45,28 +45,25 @@ async def main() -> None:
                     options = {"retry_total": 0, **service.client_options()}
                     client_class = getattr(module_of(sdk, aio=aio), name)
                     case = f"{sdk} {'aio' if aio else 'sync'} {kind}"
-                    if kind == "connection string":
-                        client = client_class.from_connection_string(
-                            service.connection_string, **options
-                        )
-                    else:
-                        entra = (AsyncEntra if aio else Entra)(token)
-                        credential = AzureKeyCredential(service.access_key) if kind == "key" else entra
-                        client = client_class(service.endpoint, credential, **options)
+                    entra = (AsyncEntra if aio else Entra)(token)
+                    credential = AzureKeyCredential(service.access_key) if kind == "key" else entra
+                    client, before = None, len(service.requests)
                     try:
+                        if kind == "connection string":
+                            text = service.connection_string
+                            client = client_class.from_connection_string(text, **options)
+                        else:
+                            client = client_class(service.endpoint, credential, **options)
                         await settle(call(client))
                     except (AzureError, KeyError):
                         pass  # the answer only says what was received
-                    except Exception as e:
-                        report[case] = [repr(e), None]
-                        continue
+                    except Exception as error:  # noqa: BLE001 - for the report
+                        report[case] = [type(error).__name__, ""]
+                    for received in service.requests[before:]:
+                        header = received.headers.get("x-ms-return-client-request-id", "")
+                        report[case] = [received.status, header]
                     if hasattr(client, "close"):
                         await settle(client.close())
-                    received = service.requests[-1]
-                    report[case] = [
-                        received.status,
-                        received.headers.get("x-ms-return-client-request-id"),
-                    ]
     print(json.dumps(report))
 
 
