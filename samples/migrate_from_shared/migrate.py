@@ -17,7 +17,7 @@ from urllib.parse import quote
 from azure.communication.identity import CommunicationIdentityClient
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where local_service is
-from local_service import LocalService  # noqa: E402
+from local_service import LocalService
 
 
 def before(endpoint: str, identity: Any, alice: str, bob: str, options: dict[str, Any]) -> int:

@@ -82,7 +82,7 @@ ADAPTERS: dict[str, dict[str, str]] = {
     "sms": {"utils.py": UTILS_WITH_TIME, "auth_policy_utils.py": AUTH_POLICY_UTILS},
 }
 
-# The SDKs' own tests import more of ``_shared`` than the SDKs do: what is public here, under the old
+# The SDKs' own tests import more of ``_shared`` than the SDKs do: what is public here, under old
 # names, and helpers for tokens and times. A maintainer keeps these, if at all, with the tests.
 FOR_THEIR_TESTS: dict[str, str] = {
     "models.py": MODELS,

@@ -28,10 +28,13 @@ from azure.communication import common
 from adoption.adapters import ADAPTERS, FOR_THEIR_TESTS, TEST_HELPERS
 
 ROOT = Path(__file__).parents[2]
+GUIDE = ROOT / "samples" / "migrate_from_shared" / "README.md"
 INSIDE = Path(__file__).parent / "inside"
 # The group "interop" names a version of each, as ``tests/interop`` has been written for.
 VERSIONS = dict(
-    re.findall(r'"azure-communication-(\w+)==([\d.]+)"', (ROOT / "pyproject.toml").read_text("utf-8"))
+    re.findall(
+        r'"azure-communication-(\w+)==([\d.]+)"', (ROOT / "pyproject.toml").read_text("utf-8")
+    )
 )
 REQUIREMENTS = [f"azure-communication-{sdk}=={number}" for sdk, number in VERSIONS.items()]
 # What they depend on, this package does, the programs in inside/ do, and the SDKs' own tests do.

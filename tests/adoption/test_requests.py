@@ -1,4 +1,4 @@
-"""What arrives from the clients with ``_shared`` replaced, at stand-ins that check each credential."""
+"""What arrives from the swapped clients, at stand-ins that check each credential."""
 
 from typing import Any
 
@@ -53,7 +53,11 @@ def recordings(environment: Environment) -> dict[tuple[str, str, str], Any]:
     ],
 )
 def test_recordings(
-    recordings: dict[tuple[str, str, str], Any], case: str, result: object, credential: str, way: str
+    recordings: dict[tuple[str, str, str], Any],
+    case: str,
+    result: object,
+    credential: str,
+    way: str,
 ) -> None:
     """They are downloaded and deleted, also behind a redirect, and each request is authorized."""
     found = recordings[case, credential, way]

@@ -300,8 +300,9 @@ def revoked(package: Any) -> int:
     """Return how many requests there are if the service refuses the first."""
     token, refresher = make_token(time.time() + HOUR), Issuer()
     credential = common.CommunicationTokenCredential(token, token_refresher=refresher)
-    policy, transport = package.get_authentication_policy(ENDPOINT, credential), FakeTransport(
-        Answer(401)
+    policy, transport = (
+        package.get_authentication_policy(ENDPOINT, credential),
+        FakeTransport(Answer(401)),
     )
     client = PipelineClient(ENDPOINT, policies=[policy], transport=transport)
     client.send_request(HttpRequest("GET", ENDPOINT))
@@ -626,7 +627,7 @@ DIFFERENCES = [
     Difference(
         "`vars()` of an identifier, and subclasses that set attributes",
         "work",
-        "`TypeError`, `AttributeError`: read `properties`, keep your own data beside the identifier",
+        "`TypeError`, `AttributeError`: read `properties`, keep data of your own elsewhere",
         "it has slots, and does not change",
         opened,
         (("taken", "taken"), ("TypeError", "AttributeError")),
@@ -653,7 +654,7 @@ IN_A_SWAPPED_SDK = [
         (None, TypeError),
     ),
     Difference(
-        "the `cloud` of an identifier that Call Automation returns",
+        "the `cloud` of an identifier that Call Automation or Chat returns",
         "`public`, as in the JSON",
         "`PUBLIC` of the enum",
         "the same text, however the identifier was made",
@@ -723,14 +724,27 @@ def test_guide_has_the_private_names() -> None:
 # --- Coming from JavaScript
 
 # What `import * as all from "@azure/communication-common"` gives in version 2.5.0.
-EXPORTS = """
-AzureCommunicationTokenCredential createCommunicationAccessKeyCredentialPolicy
-createCommunicationAuthPolicy createIdentifierFromRawId deserializeCommunicationIdentifier
-getIdentifierKind getIdentifierRawId isCommunicationUserIdentifier isKeyCredential
-isMicrosoftTeamsAppIdentifier isMicrosoftTeamsUserIdentifier isPhoneNumberIdentifier isRestError
-isTeamsExtensionUserIdentifier isUnknownIdentifier parseClientArguments parseConnectionString
-RestError serializeCommunicationIdentifier
-""".split()
+EXPORTS = [
+    "AzureCommunicationTokenCredential",
+    "createCommunicationAccessKeyCredentialPolicy",
+    "createCommunicationAuthPolicy",
+    "createIdentifierFromRawId",
+    "deserializeCommunicationIdentifier",
+    "getIdentifierKind",
+    "getIdentifierRawId",
+    "isCommunicationUserIdentifier",
+    "isKeyCredential",
+    "isMicrosoftTeamsAppIdentifier",
+    "isMicrosoftTeamsUserIdentifier",
+    "isPhoneNumberIdentifier",
+    "isRestError",
+    "isTeamsExtensionUserIdentifier",
+    "isUnknownIdentifier",
+    "parseClientArguments",
+    "parseConnectionString",
+    "RestError",
+    "serializeCommunicationIdentifier",
+]
 
 
 def test_guide_has_the_javascript_exports() -> None:

@@ -150,7 +150,10 @@ async def main() -> None:
         options = {"connection_verify": trusted, "retry_total": 0}
         for name, (case, url) in CASES.items():
             for kind in ("key", "Entra"):
-                for client_class, entra in ((CallAutomationClient, Entra), (AsyncClient, AsyncEntra)):
+                for client_class, entra in (
+                    (CallAutomationClient, Entra),
+                    (AsyncClient, AsyncEntra),
+                ):
                     credential = AzureKeyCredential(KEY) if kind == "key" else entra()
                     client = client_class(f"https://{RESOURCE}", credential, **options)
                     try:
@@ -160,7 +163,9 @@ async def main() -> None:
                     await settle(client.close())
                     way = "aio" if client_class is AsyncClient else "sync"
                     seen = storage.seen + other.seen
-                    report.append({"case": name, "with": kind, "way": way, "result": result, "seen": seen})
+                    report.append(
+                        {"case": name, "with": kind, "way": way, "result": result, "seen": seen}
+                    )
                     storage.seen, other.seen = [], []
     print(json.dumps(report))
 
