@@ -7,6 +7,7 @@ guide shows it to maintainers, word by word. Nothing else of an SDK changes.
 # The second name is in pickles of Teams apps that the published SDKs have made.
 MODELS = """\
 from azure.communication.common import *
+
 _botbackcompatdict = dict
 """
 
@@ -14,6 +15,7 @@ _botbackcompatdict = dict
 MODELS_WITH_BOT = """\
 from azure.communication.common import *
 from azure.communication.common import MicrosoftTeamsAppIdentifier as _MicrosoftBotIdentifier
+
 _botbackcompatdict = dict
 """
 
@@ -24,7 +26,9 @@ from azure.communication.common import parse_connection_string as parse_connecti
 # Repeatable requests say when they were sent first, in the form of RFC 1123.
 UTILS_WITH_TIME = """\
 from email.utils import formatdate
+
 from azure.communication.common import parse_connection_string as parse_connection_str
+
 
 def get_current_utc_time():
     return formatdate(usegmt=True)
@@ -35,7 +39,9 @@ from azure.communication.common import HMACCredentialsPolicy
 """
 
 AUTH_POLICY_UTILS = """\
-from azure.communication.common import aio, get_authentication_policy as get_sync_policy
+from azure.communication.common import aio
+from azure.communication.common import get_authentication_policy as get_sync_policy
+
 
 def get_authentication_policy(endpoint, credential, decode_url=False, is_async=False):
     get_policy = aio.get_authentication_policy if is_async else get_sync_policy
@@ -44,8 +50,11 @@ def get_authentication_policy(endpoint, credential, decode_url=False, is_async=F
 
 # Recordings are on other hosts of the service; this SDK has their names already.
 AUTH_POLICY_UTILS_WITH_RECORDINGS = """\
-from azure.communication.common import aio, get_authentication_policy as get_sync_policy
+from azure.communication.common import aio
+from azure.communication.common import get_authentication_policy as get_sync_policy
+
 from ..recording_url_validator import ALLOWED_HOST_SUFFIXES
+
 
 def get_authentication_policy(endpoint, credential, decode_url=False, is_async=False):
     get_policy = aio.get_authentication_policy if is_async else get_sync_policy
@@ -98,6 +107,7 @@ from azure.communication.common import CommunicationTokenCredential
 
 def create_access_token(token):
     return CommunicationTokenCredential(token).get_token()
+
 
 def get_current_utc_as_int():
     return int(time.time())

@@ -206,12 +206,12 @@ def one_for_both(package: Any) -> str:
 
 
 def tried(case: Callable[[], object]) -> str:
-    """Return the name of the exception that a case raises, or "taken"."""
+    """Return the name of the exception that a case raises, or "accepted"."""
     try:
         case()
     except Exception as error:
         return type(error).__name__
-    return "taken"
+    return "accepted"
 
 
 def proactive(package: Any) -> bool:
@@ -353,6 +353,10 @@ def left_out(package: Any) -> object:
     return package.MicrosoftTeamsAppIdentifier(None, raw_id="28:orgid:a").properties["app_id"]
 
 
+def not_anonymous(package: Any) -> object:
+    return package.MicrosoftTeamsUserIdentifier("u", is_anonymous=None).properties["is_anonymous"]
+
+
 def wire_cloud(package: Any) -> object:
     cloud = package.MicrosoftTeamsAppIdentifier("a", cloud="public").properties["cloud"]
     return getattr(cloud, "value", cloud)
@@ -363,7 +367,7 @@ DIFFERENCES = [
         "arguments that do not go together, such as `proactive_refresh` without `token_refresher`",
         "`ValueError`",
         "`TypeError`",
-        "so Python itself answers a wrong call",
+        "as Python does for any wrong call",
         lambda package: package.CommunicationTokenCredential(
             make_token(time.time() + HOUR), proactive_refresh=True
         ),
@@ -379,7 +383,7 @@ DIFFERENCES = [
     ),
     Difference(
         "`Bearer eyJ…`, a quoted token, the whole response",
-        "taken, and refused by the service",
+        "accepted, and refused by the service",
         "`ValueError` that says what to pass",
         "found when the credential is made",
         wrapped,
@@ -405,7 +409,7 @@ DIFFERENCES = [
         "what `token_refresher` may return",
         "an `AccessToken`",
         "also the JWT alone, or an `AccessTokenInfo`",
-        "the expiry stands in the JWT",
+        "the JWT holds its expiry",
         text_from_refresher,
         (AttributeError, 1),
     ),
@@ -413,7 +417,7 @@ DIFFERENCES = [
         "`token_refresher` fails while the token is valid",
         "its exception",
         "the valid token, and a log record",
-        "a short outage of the issuer disturbs nobody",
+        "callers need not notice a short outage of the issuer",
         failing,
         (ConnectionError, 1),
     ),
@@ -484,7 +488,7 @@ DIFFERENCES = [
     ),
     Difference(
         "`None` or a number for an id",
-        "taken, and sent",
+        "accepted, and sent",
         "`TypeError`",
         "found where it happens",
         no_text,
@@ -492,7 +496,7 @@ DIFFERENCES = [
     ),
     Difference(
         "`properties` of a phone number that has a raw id",
-        "`value` alone, but for Call Automation",
+        "`value` alone, except in Call Automation",
         "also `is_anonymous`, and `asserted_id` if there is one",
         "as in Call Automation, the newest copy",
         phone_properties,
@@ -501,7 +505,7 @@ DIFFERENCES = [
     ),
     Difference(
         "a raw id with three parts behind `8:acs:`",
-        "a Communication user, but for Call Automation",
+        "a Communication user, except in Call Automation",
         "a Teams extension user; `CommunicationUserIdentifier(raw_id)` gives the other",
         "as in Call Automation, the newest copy",
         three_parts,
@@ -558,19 +562,19 @@ DIFFERENCES = [
     ),
     Difference(
         "an access key that is a placeholder, such as `fake===`",
-        "taken, and signed with",
+        "accepted, and used to sign",
         "`ValueError`: write base64, such as `ZmFrZQ==`",
         "a mistyped key is found when the client is made",
         placeholder,
-        (("taken", "taken"), ("ValueError", "taken")),
+        (("accepted", "accepted"), ("ValueError", "accepted")),
     ),
     Difference(
         "an endpoint with `http://`, or with a path",
-        "taken",
+        "accepted",
         "`ValueError`: `https://` and the host, with a port if need be",
         "a credential goes over https only, to one host",
         endpoints,
-        (["taken"] * 3, ["ValueError", "ValueError", "taken"]),
+        (["accepted"] * 3, ["ValueError", "ValueError", "accepted"]),
     ),
     Difference(
         "an endpoint with a slash at its end, or a URL without a path, under an access key",
@@ -593,7 +597,7 @@ DIFFERENCES = [
         "a 401 for a token, under the policy of `get_authentication_policy`",
         "raised",
         "one more request, if there is another token",
-        "a revoked token disturbs nobody",
+        "callers need not notice that a token was revoked",
         revoked,
         (1, 2),
     ),
@@ -607,11 +611,11 @@ DIFFERENCES = [
     ),
     Difference(
         "an async credential for a sync client's policy",
-        "taken; the first request fails",
+        "accepted; the first request fails",
         "`TypeError` that names the `aio` one",
         "found when the client is made",
         async_in_sync,
-        ("taken", "TypeError"),
+        ("accepted", "TypeError"),
     ),
     Difference(
         "an exchange of an Entra token that is refused, or has a malformed answer",
@@ -630,7 +634,7 @@ DIFFERENCES = [
         "`TypeError`, `AttributeError`: read `properties`, keep data of your own elsewhere",
         "it has slots, and does not change",
         opened,
-        (("taken", "taken"), ("TypeError", "AttributeError")),
+        (("accepted", "accepted"), ("TypeError", "AttributeError")),
     ),
     Difference(
         "`identifier_from_raw_id` of a Teams extension user, sent by a chat client",
@@ -660,6 +664,14 @@ IN_A_SWAPPED_SDK = [
         "the same text, however the identifier was made",
         wire_cloud,
         ("public", "PUBLIC"),
+    ),
+    Difference(
+        "`is_anonymous` of a Teams user that Call Automation returns, if it is missing in the JSON",
+        "`None`",
+        "`False`",
+        "that is what the service means",
+        not_anonymous,
+        (None, False),
     ),
 ]
 
