@@ -12,7 +12,7 @@ from azure.communication import common
 
 # From the top down.
 LAYERS = {
-    "doors": ["__init__", "aio", "_sync"],
+    "doors": ["__init__", "__main__", "aio", "_sync"],
     "hooks": ["_pydantic"],
     "drivers": [
         "_sync._credential", "_sync._entra", "_sync._policies", "_sync._scheduler",

@@ -129,29 +129,33 @@ class Comparison(Table):
 def compare_calls(table: Comparison, quick: bool) -> None:
     """Add what takes nano- or microseconds."""
     micro = time_micro(quick)
-    for name, what, most, times in [
-        ("get_token", "`get_token` from the cache", 250e-9, 12),
-        ("get_token_async", "`await get_token` from the cache", 1e-6, None),
-        ("parse", "`identifier_from_raw_id`, five kinds", None, 2),
-        ("parse_and_read", "the same, and reading the `properties`", None, None),
-        ("sign", "signing one request with an access key", None, 1.8),
+    bare = micro["bare"]
+    for name, what, times in [
+        ("get_token", "`get_token` from the cache", 12),
+        ("get_token_async", "`await get_token` from the cache", None),
+        ("parse", "`identifier_from_raw_id`, five kinds", 2),
+        ("parse_and_read", "the same, and reading the `properties`", None),
+        ("sign", "signing one request with an access key", 1.7),
+        ("construct", "a credential with a token and a refresher, constructed", 0.5),
     ]:
         theirs, ours = micro[f"{name}/{THEIRS}"], micro[f"{name}/{OURS}"]
-        required = ([seconds(most)] if most else []) + ([f"{times} times"] if times else [])
-        met = (not most or ours <= most) and (not times or theirs >= times * ours)
-        table.compare(what, theirs, ours, seconds, ", ".join(required), met)
+        required = f"{times} times" if times else ""
+        table.compare(what, theirs, ours, seconds, required, not times or theirs >= times * ours)
+    ours = micro[f"get_token/{OURS}"]
+    what = f"`get_token`, beside a bare method that reads one clock ({seconds(bare)})"
+    table.judge(what, "", f"{digits(ours / bare)} times", "", "2 times", ours <= 2 * bare)
 
 
 def compare_imports(table: Comparison, quick: bool) -> None:
     """Add what an application's start costs."""
     imports = time_imports(quick)
     theirs, ours = imports["identifiers"][THEIRS], imports["identifiers"][OURS]
-    table.compare("import of the identifiers", theirs, ours, seconds, "25 ms", ours <= 0.025)
+    table.compare("import of the identifiers", theirs, ours, seconds, "5 times", theirs >= 5 * ours)
     theirs, ours = imports["credential"][THEIRS], imports["credential"][OURS]
     core = imports["azure-core"][OURS]
     what = f"import of the credential (azure-core alone: {seconds(core)})"
-    met = ours <= core + 0.015
-    table.compare(what, theirs, ours, seconds, "azure-core + 15 ms", met)
+    met = ours <= max(theirs, core * 1.3)
+    table.compare(what, theirs, ours, seconds, "as the copy, or azure-core + 30 %", met)
 
 
 def compare_credentials(table: Comparison) -> None:
@@ -164,7 +168,7 @@ def compare_credentials(table: Comparison) -> None:
     )
     took, size = ours["cpu"], ours["bytes"]
     what_it_takes = f"{what}: CPU to construct it, with its JWT"
-    table.compare(what_it_takes, theirs["cpu"], took, seconds, "60 µs", took <= 60e-6)
+    table.compare(what_it_takes, theirs["cpu"], took, seconds, "2 times", theirs["cpu"] >= 2 * took)
     memory = f"{what}: memory beyond its token"
     table.compare(memory, theirs["bytes"], size, kilobytes, "1.6 kB", size <= 1_600)
 
@@ -175,18 +179,18 @@ def compare_crowds(table: Comparison, quick: bool) -> None:
     what = f"50 threads on an expired token, the refresher takes {takes} s"
     theirs = measure("stampede", THEIRS, 50, takes, "succeeds", times=2)["cpu"]
     ours = measure("stampede", OURS, 50, takes, "succeeds", times=2)["cpu"]
-    table.compare(f"{what}: CPU", theirs, ours, seconds, "100 ms", ours <= 0.1)
+    table.compare(f"{what}: CPU", theirs, ours, seconds, "10 times", theirs >= 10 * ours)
 
     failing = [measure("stampede", side, 50, takes, "fails") for side in (THEIRS, OURS)]
     (theirs, calls), (ours, own_calls) = [(run["seconds"], run["calls"]) for run in failing]
     what = f"the same, and the refresher fails ({calls} calls, {own_calls} call)"
-    met = own_calls == 1 and ours <= takes + 0.1
+    met = own_calls == 1 and ours <= takes * 1.5
     table.compare(what, theirs, ours, seconds, f"1 call, {seconds(takes)}", met)
 
     what = "the event loop while 2 coroutines await a refresh"
     ticks = [count_ticks(side) for side in (THEIRS, OURS)]
-    met = ticks[1] >= 15
-    copy, own = ("goes on" if count >= 15 else "freezes" for count in ticks)
+    met = ticks[1] >= 10
+    copy, own = ("goes on" if count >= 10 else "freezes" for count in ticks)
     table.judge(what, copy, own, "", "goes on", met)
 
     many = 10_000 if quick else 100_000
@@ -205,7 +209,7 @@ def count_ticks(side: str) -> float:
 
 def grow(quick: bool) -> tuple[Table, Table]:
     """Return the tables of what our calls cost as there are more credentials, and waiters."""
-    by_credentials = Table("proactive credentials", "construct one", "arm one anew", "refresh one")
+    by_credentials = Table("proactive credentials", "construct one", "refresh one")
     for count in (100, 1_000) if quick else (1_000, 10_000, 100_000):
         cost = measure("growth", count, times=2)
         by_credentials.add(f"{count:,}", *(seconds(cost[key]) for key in cost))

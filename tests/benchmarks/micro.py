@@ -32,6 +32,21 @@ def get_token(side: str) -> Callable[[], Any]:
     return made.get_token  # type: ignore[no-any-return]
 
 
+class Bare:
+    """The least that a credential could be."""
+
+    def get_token(self, *scopes: str, **kwargs: Any) -> float:
+        """Read one clock."""
+        return time.time()
+
+
+def construct(side: str) -> Callable[[], Any]:
+    """Return a function that makes a credential with a token and a refresher."""
+    credential: Any = load(side, "", "user_credential").CommunicationTokenCredential
+    token = make_token(86_400)
+    return lambda: credential(token, token_refresher=unused)
+
+
 def get_token_async(side: str) -> Callable[[], Any]:
     """Return the same call of the asynchronous credential."""
     credential = load(side, ".aio", "user_credential_async").CommunicationTokenCredential
@@ -80,10 +95,11 @@ def time_ten(loops: int, call: Callable[[], Any]) -> float:
 def main() -> None:
     """Run all benchmarks, for both sides, as pyperf's options say."""
     runner = pyperf.Runner()
-    for function in (get_token, parse, parse_and_read, sign):
+    for function in (get_token, construct, parse, parse_and_read, sign):
         for side in (OURS, THEIRS):
             name = f"{function.__name__}/{side}"
             runner.bench_time_func(name, time_ten, function(side), inner_loops=10)
+    runner.bench_time_func("bare", time_ten, Bare().get_token, inner_loops=10)
     for side in (OURS, THEIRS):
         runner.bench_async_func(f"get_token_async/{side}", get_token_async(side))
 

@@ -61,7 +61,7 @@ class Clock(NamedTuple):
 SYSTEM_CLOCK = Clock()
 
 
-Source: TypeAlias = Callable[[dict[str, Any], Callable[[], AccessToken | None]], Any]
+Source: TypeAlias = Callable[[dict[str, Any], AccessToken | None], Any]
 
 
 class Waiter(Protocol):
@@ -75,26 +75,29 @@ class Waiter(Protocol):
 class Snapshot:
     """A state, and what ``get_token`` needs of it; it is current until another one follows it."""
 
-    __slots__ = ("fresh_at", "fresh_on", "next", "state", "token")
+    __slots__ = ("fast", "next", "state")
 
-    def __init__(self, state: State, *, fast: bool = True) -> None:
+    def __init__(self, state: State, clock: Clock, *, is_fast: bool = True) -> None:
         self.state = state
-        self.token = state.token
-        self.fresh_on = self.fresh_at = -INFINITY
-        """Until then, by both clocks, the token is returned without asking the rules."""
-        if state.token is not None and fast:
-            # Floats, for to compare a float with an int takes twice as long.
-            self.fresh_on = float(state.token.expires_on - state.next_left)
-            self.fresh_at = INFINITY if state.static else state.deadline_at - state.next_left
         self.next: dict[str, Snapshot] = {}
+        fresh_on = fresh_at = -INFINITY
+        if state.token is not None and is_fast:
+            # Floats, for to compare a float with an int takes twice as long.
+            fresh_on = float(state.token.expires_on - state.next_left)
+            fresh_at = INFINITY if state.static else state.deadline_at - state.next_left
+        self.fast: Fast = (clock.wall, clock.mono, fresh_on, fresh_at, state.token)
+
+
+Fast: TypeAlias = tuple[Callable[[], float], Callable[[], float], float, float, AccessToken | None]
+"""Both clocks, until when by both of them the token is returned without asking the rules, and the
+token: one tuple, for that is read soonest."""
 
 
 class TokenCache:
     """The token of one credential. Thread-safe; never blocks.
 
     :param token: The first token, in any form that a credential takes.
-    :param source: Called for a new token, with options and a function that returns the valid one,
-        if there is one: as an argument, the token would stay in the frames of a traceback. Its
+    :param source: Called for a new token, with options and the valid token, if there is one; its
         result may have to be awaited. None for a static token.
     :type source: callable or None
     :keyword bool proactive: Whether the background refreshes the token.
@@ -115,11 +118,9 @@ class TokenCache:
         "clock",
         "entry",
         "loop",
-        "mono",
         "snapshot",
         "source",
         "waiters",
-        "wall",
     )
 
     def __init__(
@@ -134,7 +135,6 @@ class TokenCache:
     ) -> None:
         self.source = source
         self.clock = clock
-        self.wall, self.mono, _ = clock  # where the fast path finds them sooner
         self.waiters: dict[object, Waiter] = {}
         self.entry = 0
         """The number of its live entry in a schedule, 0 if it has none."""
@@ -147,7 +147,7 @@ class TokenCache:
         if token is not None:
             now = clock.now()
             state = _refresh.start(state, read_token(token, now.wall, lifetime, "token"), now)
-        self.snapshot = Snapshot(state)
+        self.snapshot = Snapshot(state, clock)
 
     @property
     def state(self) -> State:
@@ -155,12 +155,12 @@ class TokenCache:
         return self._latest().state
 
     def begin(self, request: Refresh, waited: Refresh | None = None) -> Decision:
-        """Tell a caller what to do, and put its refresh in flight if it is to lead it.
+        """Tell a caller what to do, and put its refresh in progress if it is to lead it.
 
         The caller has to call :meth:`complete` with ``request`` afterwards, whatever happens, and
         may do so even if nothing came of it.
 
-        :param Refresh request: What the caller asks for. It is in flight if it is to be led.
+        :param Refresh request: What the caller asks for. It is in progress if it is to be led.
         :param waited: The refresh that the caller has led or waited for before.
         :type waited: Refresh or None
         :return: What to do.
@@ -187,7 +187,7 @@ class TokenCache:
     def complete(self, refresh: Refresh, outcome: Outcome) -> None:
         """Take in how a refresh has ended, wake all who wait, and have the next timer set.
 
-        Of a refresh that was never in flight, nothing is taken in. Calling it again has no effect
+        Of a refresh that was never in progress, nothing is taken in. Calling it again has no effect
         but to wake once more; drivers do, so that no interrupt leaves anybody asleep.
 
         :param Refresh refresh: The refresh.
@@ -196,11 +196,14 @@ class TokenCache:
         """
         if refresh.deadline_at == INFINITY:
             return
-        jitter = self.clock.rand()
         now = self.clock.now()
-        before, after = self._replace(
-            lambda state: _refresh.complete(state, now, refresh, outcome, jitter)
-        )
+        before = after = self.state
+        if not refresh.is_complete:
+            jitter = self.clock.rand()
+            before, after = self._replace(
+                lambda state: _refresh.complete(state, now, refresh, outcome, jitter)
+            )
+            refresh.is_complete = True
         self.changed()
         self.wake_all()
         if before is not after and not after.closed:
@@ -231,7 +234,7 @@ class TokenCache:
             self.wake_all()
         self.changed()
 
-    def is_in_flight(self, refresh: Refresh) -> bool:
+    def is_in_progress(self, refresh: Refresh) -> bool:
         """Tell whether a refresh has not ended yet."""
         return refresh in self.state.refreshes
 
@@ -248,14 +251,13 @@ class TokenCache:
 
     def look_after_fork(self) -> None:
         """Have the next caller notice that this is a new process. Called in the child."""
-        self._replace(lambda state: state, anyway=True, fast=False)
+        self._replace(lambda state: state, anyway=True, is_fast=False)
 
     def request(self, options: dict[str, Any]) -> Any:
         """Call the source of tokens; its result may have to be awaited."""
         assert self.source is not None
-        return self.source(
-            {name: options[name] for name in _ENTRA_OPTIONS if options.get(name)}, self.valid_token
-        )
+        asked = {name: options[name] for name in _ENTRA_OPTIONS if options.get(name)}
+        return self.source(asked, self.valid_token())
 
     def valid_token(self) -> AccessToken | None:
         """Return the token if it is valid."""
@@ -265,7 +267,9 @@ class TokenCache:
     def read(self, value: Any) -> AccessToken | Exception:
         """Turn what the source returned into a token, or the error that says what is wrong."""
         try:
-            return read_token(value, self.wall(), self._lifetime, "The result of token_refresher")
+            return read_token(
+                value, self.clock.wall(), self._lifetime, "The result of token_refresher"
+            )
         except (TypeError, ValueError) as error:
             return error.with_traceback(None)  # its frames hold the token
 
@@ -277,19 +281,22 @@ class TokenCache:
     def _latest(self) -> Snapshot:
         snapshot = self.snapshot
         while snapshot.next:
+            # Another thread might put the old one back for a moment, when it comes this way.
+            wall, mono, *_ = snapshot.fast
+            snapshot.fast = (wall, mono, -INFINITY, -INFINITY, None)
             snapshot = self.snapshot = snapshot.next["next"]
         return snapshot
 
-    def _follow(self, snapshot: Snapshot, state: State, *, fast: bool = True) -> bool:
+    def _follow(self, snapshot: Snapshot, state: State, *, is_fast: bool = True) -> bool:
         """Make a state the successor of a snapshot; tell whether nobody was faster."""
-        successor = Snapshot(state, fast=fast)
+        successor = Snapshot(state, self.clock, is_fast=is_fast)
         if snapshot.next.setdefault("next", successor) is not successor:
             return False
-        self._latest()  # lets go of the one before
+        self._latest()  # ends the one before
         return True
 
     def _replace(
-        self, change: Callable[[State], State], *, anyway: bool = False, fast: bool = True
+        self, change: Callable[[State], State], *, anyway: bool = False, is_fast: bool = True
     ) -> tuple[State, State]:
         """Replace the state by what a function makes of it; return both."""
         while True:
@@ -297,15 +304,17 @@ class TokenCache:
             state = change(snapshot.state)
             if state is snapshot.state and not anyway:
                 return state, state
-            if self._follow(snapshot, state, fast=fast):
+            if self._follow(snapshot, state, is_fast=is_fast):
                 return snapshot.state, state
 
     def _report_static(self, state: State) -> None:
         """Say once that a static token has expired."""
         assert state.token is not None
-        if state.reported or self.wall() < state.token.expires_on:
+        if self.clock.wall() < state.token.expires_on:
             return
-        self._replace(lambda state: replace(state, reported=True))
+        before, after = self._replace(lambda s: s if s.reported else replace(s, reported=True))
+        if before is after:
+            return
         _LOGGER.warning(
             "The token has expired and cannot be refreshed, so requests will be refused: pass a "
             "token_refresher to the credential, or create a new one with a new token"

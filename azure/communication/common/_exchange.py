@@ -8,18 +8,31 @@ driver asks the Entra credential, sends the request through a pipeline that is m
 exchange, and hands the response over. So nothing has to be closed, and a credential serves any
 thread, loop and forked child; an exchange happens once an hour.
 
-The answer holds a token, and so may the text of an answer that cannot be read. Errors therefore
-refer to the response only if it is a refusal, and never to the Entra token.
+Errors live long: the credential keeps them, applications log and pickle them. What leaves an
+exchange therefore leads neither to a request nor to a response, by whichever of the many ways there
+are (``inner_exception.request``, ``response.request``, a frame of a traceback). What a refusal said
+is kept as text, without any part of a token.
 """
 
 import json
+import logging
 import re
+import traceback
 from collections.abc import Sequence
+from contextlib import suppress
+from itertools import groupby
+from operator import itemgetter
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from azure.core.credentials import AccessToken, AccessTokenInfo, TokenRequestOptions
-from azure.core.exceptions import ClientAuthenticationError, HttpResponseError
+from azure.core.exceptions import (
+    AzureError,
+    ClientAuthenticationError,
+    HttpResponseError,
+    ODataV4Format,
+)
+from azure.core.pipeline import PipelineRequest, PipelineResponse
 from azure.core.pipeline.policies import (
     CustomHookPolicy,
     DistributedTracingPolicy,
@@ -30,15 +43,21 @@ from azure.core.pipeline.policies import (
     UserAgentPolicy,
 )
 from azure.core.rest import HttpRequest
+from azure.core.utils import case_insensitive_dict
 
+from ._bearer import sent_token
 from ._connection import parse_endpoint
-from ._token import RedactedAccessToken, read_time
+from ._token import RedactedAccessToken, check_token_text, read_time
 from ._version import VERSION
 
 if TYPE_CHECKING:  # what both of azure-core's retry policies inherit from has no public name
     from azure.core.pipeline.policies._retry import RetryPolicyBase
 else:
     RetryPolicyBase = object
+
+_LOGGER = logging.getLogger(__name__)
+
+_AzureErrorT = TypeVar("_AzureErrorT", bound=AzureError)
 
 DEFAULT_SCOPE = "https://communication.azure.com/clients/.default"
 _ENTRA = "/access/entra/:exchangeAccessToken?api-version=2025-03-02-preview"
@@ -64,6 +83,23 @@ _OPTIONS = {
 RETRY_METHODS = ("POST",)
 
 OUTLIVES_BY_SECONDS = 60
+
+# What is kept of a refusal's headers: how long to wait, and what the service's operators ask for.
+_KEPT_HEADERS = {
+    "retry-after",
+    "retry-after-ms",
+    "x-ms-retry-after-ms",
+    "x-ms-request-id",
+    "x-ms-client-request-id",
+    "request-id",
+    "ms-cv",
+}
+_LONGEST_BODY, _LONGEST_EXCERPT = 16_384, 300  # bytes that are read, and characters that are shown
+
+_SHOWN_IN_A_ROW = 16  # so many characters of a token, or more, are a part of it
+_JWT = re.compile(r"eyJ[\w-]{13,}(?:\.[\w-]*)*", re.ASCII)
+_MARKUP = re.compile(r"<(style|script)\b[^<]*</\1>|<[^<>]*>", re.IGNORECASE)
+_PLAIN = (str, int, float, type(None))
 
 
 class Exchange:
@@ -94,17 +130,14 @@ class Exchange:
         self._options = {**_OPTIONS, **pipeline_options}
         self._exchanged: int | None = None  # the hash of an Entra token; its text is not kept
 
-    def prepare(self) -> None:
-        """Load what an exchange needs."""
-
     @property
     def _owns_transport(self) -> bool:
         return self._options.get("transport") is None
 
-    def _is_in_vain(
+    def _is_redundant(
         self,
         entra: AccessToken | AccessTokenInfo,
-        held: AccessToken | None,
+        held: AccessToken,
         options: TokenRequestOptions,
     ) -> bool:
         """Tell whether an exchange could bring no token that is better than the valid one.
@@ -112,8 +145,7 @@ class Exchange:
         A Communication token expires with its Entra token, or earlier.
         """
         return (
-            held is not None
-            and not options.get("claims")
+            not options.get("claims")
             and hash(entra.token) == self._exchanged
             and entra.expires_on <= held.expires_on + OUTLIVES_BY_SECONDS
         )
@@ -134,7 +166,7 @@ class Exchange:
             authentication,
             CustomHookPolicy(**self._options),
             DistributedTracingPolicy(**self._options),
-            HttpLoggingPolicy(**self._options),
+            _HttpLoggingPolicy(**self._options),
         ]
 
     def _request(self) -> HttpRequest:
@@ -144,19 +176,108 @@ class Exchange:
     def _read(self, response: Any, entra: AccessToken | AccessTokenInfo) -> RedactedAccessToken:
         """Return the token of an answer, and note the Entra token that it was given for.
 
-        :raises ~azure.core.exceptions.ClientAuthenticationError: If the service refused the Entra
-            token.
-        :raises ~azure.core.exceptions.HttpResponseError: If it failed, or answered nonsense.
+        :raises FinishedError: If the service refused the Entra token, failed or answered nonsense.
         """
-        response.request.headers.pop("Authorization", None)  # for errors that refer to it
-        if response.status_code != 200:
-            raise _refusal(response, entra.token)
+        status = response.status_code
+        if status != 200:
+            kind = ClientAuthenticationError if status in (401, 403) else HttpResponseError
+            msg = f"Entra token exchange failed with status {status}"
+            said, details = _read_refusal(response.content if status >= 400 else b"", entra.token)
+            msg = f"{msg}: {said}" if said else msg
+            raise FinishedError(_error(kind, msg, response, entra.token, details))
         token = _read_answer(response.content)
         if isinstance(token, str):
-            msg = f"The answer to the exchange of the Entra token is malformed: {token}"
-            raise _without_response(HttpResponseError, msg, response)
+            msg = f"Entra token exchange returned a malformed response: {token}"
+            raise FinishedError(_error(HttpResponseError, msg, response, entra.token))
         self._exchanged = hash(entra.token)
         return token
+
+
+class FinishedError(Exception):
+    """Carries an error out of the exchange as it is, and past azure-core, which would change it."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
+def credential_error(error: Exception) -> FinishedError:
+    """Return what carries an error of the Entra credential, from where it has been caught."""
+    frames = error.__traceback__
+    # The first frame is that of the caller, who holds the previous token.
+    return FinishedError(error.with_traceback(frames.tb_next if frames is not None else None))
+
+
+def check_entra_token(token: Any) -> None:
+    """Check what the Entra credential returned, before it becomes a header.
+
+    :raises FinishedError: If it is not a token that a header can carry.
+    """
+    try:
+        text = getattr(token, "token", None)
+        check_token_text(text, "The token that token_credential returned")
+    except (TypeError, ValueError) as error:
+        raise FinishedError(error.with_traceback(None)) from None
+
+
+def without_secrets(error: BaseException, entra: Any) -> BaseException:
+    """Return what left the pipeline, without what leads to the request and to the Entra token.
+
+    It keeps its type and its text, but no frame, no cause, and of its attributes only those that
+    are plain values.
+
+    :param error: The error, which nobody may be handling at the moment: azure-core's errors keep
+        what is being handled when they are made.
+    :param entra: The Entra token, or None if there is none yet.
+    :return: The same error, or another if this one's text shows a token or depends on what is gone.
+    """
+    if isinstance(error, FinishedError):
+        return error.error
+    frames = "".join(traceback.format_tb(error.__traceback__))  # names and lines, no values
+    _LOGGER.debug("The Entra token exchange failed at:\n%s", frames)
+    text = _describe(error)
+    error.__cause__ = error.__context__ = error.__traceback__ = None
+    vars(error).update(
+        {name: None for name, value in vars(error).items() if not isinstance(value, _PLAIN)}
+    )
+    error.args = tuple(arg if isinstance(arg, _PLAIN) else str(arg) for arg in error.args)
+    if not isinstance(error, Exception):
+        return error
+    secret = "" if entra is None else entra.token
+    texts = [text, repr(error), *map(str, vars(error).values())]
+    if all(_redact(each, secret) == each for each in texts) and _describe(error) == text:
+        return error
+    return _made(AzureError, f"Entra token exchange failed: {_redact(text, secret)}")
+
+
+def _made(kind: type[_AzureErrorT], message: str) -> _AzureErrorT:
+    """Return a new error that knows nothing of what the caller happens to handle."""
+    error = kind(message)
+    error.exc_type = error.exc_value = error.exc_traceback = None
+    error.exc_msg = message
+    return error
+
+
+def _describe(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - a mistake in the class of a transport's or policy's error
+        return type(error).__name__
+
+
+class _HttpLoggingPolicy(HttpLoggingPolicy):
+    """azure-core's log of requests, without headers of the answer that repeat a token."""
+
+    def on_response(
+        self, request: PipelineRequest[Any], response: PipelineResponse[Any, Any]
+    ) -> None:
+        secret = sent_token(request)
+        headers = response.http_response.headers.items()
+        repeated = {name.lower() for name, value in headers if _redact(value, secret) != value}
+        self.allowed_header_names = {
+            name for name in self.allowed_header_names if name.lower() not in repeated
+        }
+        super().on_response(request, response)
 
 
 class PatientRetries(RetryPolicyBase):
@@ -218,25 +339,63 @@ def _read_answer(content: bytes) -> RedactedAccessToken | str:
     return RedactedAccessToken(token, expiry)
 
 
-def _refusal(response: Any, entra_token: str) -> HttpResponseError:
-    status = response.status_code
-    kind = ClientAuthenticationError if status in (401, 403) else HttpResponseError
-    msg = f"The exchange of the Entra token was answered with status {status}"
-    if status < 400 or entra_token.encode() in response.content:  # some services echo
-        return _without_response(kind, msg, response)
-    error = kind(msg, response)
-    # The transport's own response leads to its own request, with the Entra token in it.
+def _read_refusal(content: bytes, secret: str) -> tuple[str, ODataV4Format | None]:
+    """Return what an answer says, without any token in it, and as the service's error if it is one.
+
+    It may also be the answer of a proxy.
+    """
+    text = content[:_LONGEST_BODY].decode("utf-8", "replace")
+    if "\0" in text:  # of another encoding, in which a token would not be found
+        return "", None
+    with suppress(ValueError, RecursionError):
+        text = json.dumps(json.loads(text), ensure_ascii=False)  # escapes might hide a token
+    text = _redact(text, secret)
+    try:
+        details = ODataV4Format(json.loads(text))
+        return str(details), details
+    except Exception:  # noqa: BLE001 - azure-core raises what reading other JSON happens to
+        excerpt = " ".join(_MARKUP.sub(" ", text).split())
+        if len(excerpt) > _LONGEST_EXCERPT:
+            excerpt = f"{excerpt[:_LONGEST_EXCERPT]}..."
+        return excerpt, None
+
+
+def _redact(text: str, secret: str) -> str:
+    """Return a text without any part of a token, be it this one or one that looks like a JWT."""
+    hidden = [False] * len(text)
+    for match in _JWT.finditer(text):
+        hidden[match.start() : match.end()] = [True] * len(match[0])
+    size = min(len(secret), _SHOWN_IN_A_ROW) or len(text) + 1
+    parts = {secret[start : start + size] for start in range(len(secret) - size + 1)}
+    for start in range(len(text) - size + 1):
+        if text[start : start + size] in parts:
+            hidden[start : start + size] = [True] * size
+    runs = groupby(zip(text, hidden, strict=True), itemgetter(1))
+    return "".join(
+        "***" if is_hidden else "".join(letter for letter, _ in run) for is_hidden, run in runs
+    )
+
+
+def _error(
+    kind: type[HttpResponseError],
+    message: str,
+    response: Any,
+    secret: str,
+    details: ODataV4Format | None = None,
+) -> HttpResponseError:
+    """Return an error about an answer, with what may be kept of it in place of the response."""
+    error = _made(kind, message)
+    error.error = details
+    error.status_code = response.status_code
+    error.reason = _redact(response.reason or "", secret)
+    kept = {
+        name: _redact(value, secret)
+        for name, value in response.headers.items()
+        if name.lower() in _KEPT_HEADERS
+    }
+    # The transport's own response leads to its request, and so to the Entra token.
     stand_in: Any = SimpleNamespace(
-        status_code=status, reason=response.reason, headers=response.headers
+        status_code=error.status_code, reason=error.reason, headers=case_insensitive_dict(kept)
     )
     error.response = stand_in
-    return error
-
-
-def _without_response(
-    kind: type[HttpResponseError], message: str, response: Any
-) -> HttpResponseError:
-    """Return an error that does not lead to the text of the response."""
-    error = kind(message)
-    error.status_code, error.reason = response.status_code, response.reason
     return error

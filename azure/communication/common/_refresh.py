@@ -13,15 +13,14 @@ and either alone would be wrong. For the same reason no time of a refresh is kep
 
 What a caller does (:func:`decide`):
 
-====================  =====================  =========================  ======================
-the token             no refresh in flight   on hold                    a refresh is in flight
-====================  =====================  =========================  ======================
-valid                 return it; in the      return it                  return it
+====================  =====================  =====================  =========================
+the token             no refresh             on hold                a refresh in progress
+====================  =====================  =====================  =========================
+valid                 return it; in the      return it              return it
                       window, lead a refresh
-none, or expired      lead a refresh         raise the last error       wait for it
-valid, new claims     lead a refresh         raise the last error       wait, if it is for the
-                                                                        same claims
-====================  =====================  =========================  ======================
+none, or expired      lead a refresh         raise the last error   wait for it
+valid, new claims     lead a refresh         raise the last error   wait, if it is for the same
+====================  =====================  =====================  =========================
 
 What a refresh changes (:func:`complete`):
 
@@ -80,8 +79,8 @@ class Now(NamedTuple):
 class Refresh:
     """One refresh, from the request for it to its outcome.
 
-    It is *in flight* while it is one of the state's ``refreshes``. Then it has a leader: a thread,
-    or a task of an event loop.
+    It is *in progress* while it is one of the state's ``refreshes``. Then it has a leader: a
+    thread, or a task of an event loop.
 
     :param claims: The claims that the token has to carry.
     :type claims: str or None
@@ -94,6 +93,7 @@ class Refresh:
         "deadline_at",
         "error",
         "expires_at",
+        "is_complete",
         "number",
         "process",
         "token",
@@ -104,8 +104,9 @@ class Refresh:
         self.ahead = ahead
         self.number = next(_numbers)  # what running code remembers of the refresh it is part of
         self.deadline_at = INFINITY
-        """When it is overdue, by the monotonic clock; infinite until it is in flight."""
+        """When it is overdue, by the monotonic clock; infinite until it is in progress."""
         self.process = 0
+        self.is_complete = False
         self.token: AccessToken | None = None
         """What it brought, for those who asked for its claims."""
         self.expires_at = -INFINITY
@@ -158,7 +159,7 @@ class State:
     claims_at: float = -INFINITY
     """When a refresh last brought a token for ``claims``."""
     refreshes: tuple[Refresh, ...] = ()
-    """Those in flight."""
+    """Those in progress."""
     hold_until: float = -INFINITY
     """Until then ``error`` is raised where there is no valid token, by the monotonic clock."""
     background_at: float = -INFINITY
@@ -293,10 +294,10 @@ def _decide(
     state: State, now: Now, request: Refresh, waited: Refresh | None, valid: AccessToken | None
 ) -> Decision:
     claims = request.claims
-    in_flight = find_in_flight(state, now, claims)
+    in_progress = find_in_progress(state, now, claims)
     if claims is None and valid is not None:
         is_early = life_left(state, now) > min(state.window, state.next_left)
-        if is_early or in_flight is not None or waited is not None:
+        if is_early or in_progress is not None or waited is not None:
             return Decision(Action.RETURN, valid)
         return _lead(request)
     if waited is not None and waited not in state.refreshes:
@@ -307,8 +308,10 @@ def _decide(
     is_met = claims is not None and claims == state.claims and valid is not None
     if is_met and now.mono < state.claims_at + YOUNG_SECONDS:
         return Decision(Action.RETURN, valid)
-    if in_flight is not None:
-        return Decision(Action.WAIT, refresh=in_flight, patience=in_flight.deadline_at - now.mono)
+    if in_progress is not None:
+        return Decision(
+            Action.WAIT, refresh=in_progress, patience=in_progress.deadline_at - now.mono
+        )
     if waited is not None and waited in state.refreshes and not waited.is_lost(now):
         # Another one might hang as well: this caller may be part of it, on a thread of the
         # refresher's of which nothing is known.
@@ -333,7 +336,7 @@ def _decide_ahead(state: State, now: Now, request: Refresh) -> Decision:
 
 
 def _blocked_until(state: State, now: Now) -> float:
-    """Return when the background need not mind the refreshes in flight any more.
+    """Return when the background need not mind the refreshes in progress any more.
 
     An overdue one that it leads itself may hold a worker for ever: it does not start another.
     """
@@ -345,7 +348,7 @@ def _blocked_until(state: State, now: Now) -> float:
     return max(times, default=-INFINITY)
 
 
-def find_in_flight(state: State, now: Now, claims: str | None) -> Refresh | None:
+def find_in_progress(state: State, now: Now, claims: str | None) -> Refresh | None:
     """Return a refresh that is worth waiting for; one for claims serves those who need none."""
     for refresh in state.refreshes:
         if claims in (None, refresh.claims) and refresh.is_worth_waiting_for(now):
@@ -365,7 +368,7 @@ def is_usable(state: State, now: Now, refresh: Refresh) -> bool:
 
 
 def lead(state: State, now: Now, refresh: Refresh) -> State:
-    """Return the state with a refresh in flight; those that nobody should wait for are dropped."""
+    """Return the state with a refresh in progress, without those that nobody should wait for."""
     refresh.deadline_at = now.mono + REFRESH_SECONDS
     refresh.process = now.process
     others = tuple(r for r in state.refreshes if r.is_worth_waiting_for(now))
@@ -396,12 +399,12 @@ def complete(state: State, now: Now, refresh: Refresh, outcome: Outcome, jitter:
     if isinstance(outcome, AccessToken):
         outcome = _check_token(before, outcome, now)
     if isinstance(outcome, AccessToken):
-        refresh.token = outcome
+        refresh.token, refresh.error = outcome, None
         refresh.expires_at = now.mono + outcome.expires_on - now.wall
         return _succeed(state, outcome, now, None if is_late else refresh.claims, is_late=is_late)
     if outcome is None:
         return state if is_late else _abandon(state, now)
-    refresh.error = outcome
+    refresh.token, refresh.error = None, outcome
     return state if is_late else _fail(state, outcome, now, refresh.claims, jitter)
 
 

@@ -67,7 +67,7 @@ class CommunicationTokenCredential(CachedTokenCredential):
         ``https://communication.azure.com/clients/.default``.
     :paramtype scopes: str or list[str] or None
     :raises TypeError: If the arguments make none of the three forms, or have a wrong type.
-    :raises ValueError: If the token's expiry cannot be read, or another value is of no use.
+    :raises ValueError: If the token's expiry cannot be read, or another value is invalid.
     """
 
     __slots__ = ()
@@ -149,7 +149,7 @@ class CommunicationTokenCredential(CachedTokenCredential):
         refreshes it and blocks for as long as that takes. Without a valid token, others wait for
         it, for at most 60 seconds. Safe to call from several threads.
 
-        :param str scopes: Accepted for azure-core's sake; the source of the tokens sets the scopes.
+        :param str scopes: Ignored; accepted for protocol compatibility.
         :keyword claims: Claims of a challenge. They force one new token, and go on to the Entra
             credential in the Entra form.
         :paramtype claims: str or None
@@ -165,16 +165,10 @@ class CommunicationTokenCredential(CachedTokenCredential):
         :raises Exception: What the refresher raised, if there is no valid token.
         """
         # The keywords have no names here: three defaults would make this path slower by a tenth.
-        cache = self._cache
-        snapshot = cache.snapshot
-        if (
-            cache.wall() < snapshot.fresh_on
-            and cache.mono() < snapshot.fresh_at
-            and not snapshot.next
-            and not kwargs
-        ):
-            return snapshot.token  # type: ignore[return-value]  # there is one until then
-        return _obtain(cache, kwargs)
+        wall, mono, fresh_on, fresh_at, token = self._cache.snapshot.fast
+        if wall() < fresh_on and mono() < fresh_at and not kwargs:
+            return token  # type: ignore[return-value]  # there is one until then
+        return _obtain(self._cache, kwargs)
 
     def get_token_info(
         self, *scopes: str, options: TokenRequestOptions | None = None
@@ -183,7 +177,7 @@ class CommunicationTokenCredential(CachedTokenCredential):
 
         Blocks and raises as :meth:`get_token` does.
 
-        :param str scopes: Accepted for azure-core's sake; the source of the tokens sets the scopes.
+        :param str scopes: Ignored; accepted for protocol compatibility.
         :keyword options: ``claims``, ``tenant_id`` and ``enable_cae``, as for :meth:`get_token`.
         :paramtype options: ~azure.core.credentials.TokenRequestOptions or None
         :return: The token, with ``expires_on`` and ``refresh_on`` in Unix seconds; the latter is
@@ -224,6 +218,7 @@ class _Refresher:
         self._function = function
 
     def __call__(self, options: object, held: object) -> Any:
+        del held  # or the traceback of an error would hold it
         value = self._function()
         if inspect.isawaitable(value):
             _discard(value)
@@ -314,7 +309,7 @@ def _wait(cache: TokenCache, decision: Decision) -> None:
     waiter = _Waiter()
     try:
         cache.waiters[waiter] = waiter
-        if cache.is_in_flight(decision.refresh):  # or nobody might wake it
+        if cache.is_in_progress(decision.refresh):  # or nobody might wake it
             waiter.wait(decision.patience)
     finally:
         cache.waiters.pop(waiter, None)

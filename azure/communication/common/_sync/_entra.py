@@ -1,15 +1,27 @@
 """The exchange of Entra tokens over a synchronous pipeline."""
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from importlib import import_module
 from typing import Any, cast
 
 from azure.core import PipelineClient
 from azure.core.credentials import AccessToken, TokenRequestOptions
+from azure.core.pipeline import PipelineRequest, PipelineResponse
 from azure.core.pipeline.policies import BearerTokenCredentialPolicy, RetryPolicy
 
 from .._bearer import ask, check_token_credential
-from .._exchange import RETRY_METHODS, Exchange, PatientRetries
+from .._exchange import (
+    RETRY_METHODS,
+    Exchange,
+    PatientRetries,
+    check_entra_token,
+    credential_error,
+    without_secrets,
+)
+from .._hmac import check_destination
+
+# By azure-core, the default transport's library and the standard library.
+_IMPORTED_WHEN_SENDING = ("azure.core.rest._requests_basic", "netrc", "encodings.idna")
 
 
 class EntraExchange(Exchange):
@@ -22,9 +34,7 @@ class EntraExchange(Exchange):
         check_token_credential(token_credential, "token_credential", sync=True)
         super().__init__(token_credential=token_credential, **options)
 
-    def __call__(
-        self, options: TokenRequestOptions, held: Callable[[], AccessToken | None]
-    ) -> AccessToken:
+    def __call__(self, options: TokenRequestOptions, held: AccessToken | None) -> AccessToken:
         """Return a new Communication token, or ``held`` if an exchange can bring no better one.
 
         Blocks while it asks the Entra credential and while it sends.
@@ -40,15 +50,43 @@ class EntraExchange(Exchange):
         :raises ~azure.core.exceptions.AzureError: If the exchange failed otherwise.
         """
         entra = _EntraCredential(self._credential, options)
+        failure: BaseException
+        try:
+            return self._exchange(entra, options, held)
+        except BaseException as error:  # noqa: BLE001 - raised below, where it is not handled
+            failure = error
+        try:
+            raise without_secrets(failure, entra.token)
+        finally:
+            del entra, held, failure  # the error's traceback keeps what this frame holds
+
+    def _exchange(
+        self, entra: "_EntraCredential", options: TokenRequestOptions, held: AccessToken | None
+    ) -> AccessToken:
         token = entra.get_token_info(*self._scopes)
-        if self._is_in_vain(token, held(), options):
-            return held()  # type: ignore[return-value]
-        authentication = BearerTokenCredentialPolicy[Any, Any](cast("Any", entra), *self._scopes)
-        policies = self._policies(_RetryPolicy(**self._options), authentication)
-        client = PipelineClient[Any, Any](self._endpoint, policies=policies, **self._options)
+        if held is not None and self._is_redundant(token, held, options):
+            return held
+        client = self._client(entra)
         with client if self._owns_transport else nullcontext():
             response = client.send_request(self._request(), retry_on_methods=RETRY_METHODS)
             return self._read(response, entra.token)
+
+    def prepare(self) -> None:
+        """Import what an exchange needs, so that no background thread is the first to do it.
+
+        A process that forks during an import leaves the child waiting for the import's lock for
+        ever. Does no I/O, and what is not installed is left for the exchange to complain about.
+        """
+        with suppress(ImportError):
+            self._client(_EntraCredential(self._credential, {}))
+        for name in _IMPORTED_WHEN_SENDING:
+            with suppress(ImportError):
+                import_module(name)
+
+    def _client(self, entra: "_EntraCredential") -> PipelineClient[Any, Any]:
+        authentication = _AuthenticationPolicy(entra, *self._scopes, endpoint=self._endpoint)
+        policies = self._policies(_RetryPolicy(**self._options), authentication)
+        return PipelineClient(self._endpoint, policies=policies, **self._options)
 
 
 class _EntraCredential:
@@ -61,8 +99,33 @@ class _EntraCredential:
     def get_token_info(self, *scopes: str, options: TokenRequestOptions | None = None) -> Any:
         if self.token is None or options:
             asked: TokenRequestOptions = {**self._options, **(options or {})}
-            self.token = ask(self._credential, scopes, asked)
+            try:
+                token = ask(self._credential, scopes, asked)
+            except Exception as error:  # noqa: BLE001 - it is raised again, outside the pipeline
+                raise credential_error(error) from None
+            check_entra_token(token)
+            self.token = token
         return self.token
+
+
+class _AuthenticationPolicy(BearerTokenCredentialPolicy[Any, Any]):
+    """Sends the Entra token to the resource alone, wherever a policy of the user's may redirect."""
+
+    def __init__(self, credential: _EntraCredential, *scopes: str, endpoint: str) -> None:
+        super().__init__(cast("Any", credential), *scopes)
+        self._endpoint = endpoint
+
+    def on_request(self, request: PipelineRequest[Any]) -> None:
+        check_destination(request, self._endpoint)
+        super().on_request(request)
+
+    def on_challenge(
+        self, request: PipelineRequest[Any], response: PipelineResponse[Any, Any]
+    ) -> bool:
+        try:
+            return super().on_challenge(request, response)
+        except ValueError:  # its claims cannot be read, so it is a refusal like any other
+            return False
 
 
 class _RetryPolicy(PatientRetries, RetryPolicy[Any, Any]):

@@ -76,7 +76,7 @@ class CommunicationTokenCredential(CachedTokenCredential):
         ``https://communication.azure.com/clients/.default``.
     :paramtype scopes: str or list[str] or None
     :raises TypeError: If the arguments make none of the three forms, or have a wrong type.
-    :raises ValueError: If the token's expiry cannot be read, or another value is of no use.
+    :raises ValueError: If the token's expiry cannot be read, or another value is invalid.
     """
 
     __slots__ = ()
@@ -154,7 +154,7 @@ class CommunicationTokenCredential(CachedTokenCredential):
         that is under way, for at most 60 seconds. Never blocks the event loop. Safe to call from
         several tasks, loops and threads; cancelling a call does not cancel the refresh.
 
-        :param str scopes: Accepted for azure-core's sake; the source of the tokens sets the scopes.
+        :param str scopes: Ignored; accepted for protocol compatibility.
         :keyword claims: Claims of a challenge. They force one new token, and go on to the Entra
             credential in the Entra form.
         :paramtype claims: str or None
@@ -170,15 +170,14 @@ class CommunicationTokenCredential(CachedTokenCredential):
         :raises Exception: What the refresher raised, if there is no valid token.
         """
         cache = self._cache
-        snapshot = cache.snapshot
+        wall, mono, fresh_on, fresh_at, token = cache.snapshot.fast
         if (
-            cache.wall() < snapshot.fresh_on
-            and cache.mono() < snapshot.fresh_at
-            and not snapshot.next
+            wall() < fresh_on
+            and mono() < fresh_at
             and not kwargs
             and (cache.loop is None or cache.loop() is running_loop())
         ):
-            return snapshot.token  # type: ignore[return-value]  # there is one until then
+            return token  # type: ignore[return-value]  # there is one until then
         return await _obtain(cache, kwargs)
 
     async def get_token_info(
@@ -188,7 +187,7 @@ class CommunicationTokenCredential(CachedTokenCredential):
 
         Awaits and raises as :meth:`get_token` does.
 
-        :param str scopes: Accepted for azure-core's sake; the source of the tokens sets the scopes.
+        :param str scopes: Ignored; accepted for protocol compatibility.
         :keyword options: ``claims``, ``tenant_id`` and ``enable_cae``, as for :meth:`get_token`.
         :paramtype options: ~azure.core.credentials.TokenRequestOptions or None
         :return: The token, with ``expires_on`` and ``refresh_on`` in Unix seconds; the latter is
@@ -230,6 +229,7 @@ class _Refresher:
         self._function = function
 
     def __call__(self, options: object, held: object) -> Any:
+        del held  # or the traceback of an error would hold it
         return self._function()
 
     def prepare(self) -> None:
@@ -237,7 +237,7 @@ class _Refresher:
         _token.load_decoder()
 
 
-class _Refresh(Refresh):
+class _LoopRefresh(Refresh):
     """A refresh that a task of a loop leads."""
 
     __slots__ = ("is_started", "loop", "outcome")
@@ -289,7 +289,7 @@ async def _result(cache: TokenCache, options: dict[str, Any]) -> AccessToken | E
     waited: Refresh | None = None
     led: Refresh | None = None
     while True:
-        request = _Refresh(loop, claims)
+        request = _LoopRefresh(loop, claims)
         try:
             decision = cache.begin(request, waited)
             if decision.action is Action.LEAD:
@@ -302,20 +302,20 @@ async def _result(cache: TokenCache, options: dict[str, Any]) -> AccessToken | E
         if decision.action is Action.RAISE:
             return error_to_raise(decision, led)
         waited = decision.refresh
-        assert isinstance(waited, _Refresh)
+        assert isinstance(waited, _LoopRefresh)
         if decision.action is Action.LEAD:
             led = waited
         await _wait(cache, waited, loop, decision.patience)
 
 
-async def _wait(cache: TokenCache, refresh: _Refresh, loop: Loop, seconds: float) -> None:
+async def _wait(cache: TokenCache, refresh: _LoopRefresh, loop: Loop, seconds: float) -> None:
     """Wait until a refresh has ended, or something else has changed, for so long at most."""
     waiter = cache.waiters.get(loop)
     if not isinstance(waiter, _LoopWaiter) or waiter.future.done():
         waiter = cache.waiters[loop] = _LoopWaiter(loop)
     waiter.count += 1
     try:
-        if cache.is_in_flight(refresh):  # or nobody might wake it
+        if cache.is_in_progress(refresh):  # or nobody might wake it
             if refresh.loop is not loop:
                 seconds = min(seconds, LOOK_SECONDS)
             # Before Python 3.12, wait_for would at times swallow a cancellation.
@@ -326,7 +326,9 @@ async def _wait(cache: TokenCache, refresh: _Refresh, loop: Loop, seconds: float
             cache.waiters.pop(loop)
 
 
-def _start(cache: TokenCache, refresh: _Refresh, options: dict[str, Any]) -> "asyncio.Task[None]":
+def _start(
+    cache: TokenCache, refresh: _LoopRefresh, options: dict[str, Any]
+) -> "asyncio.Task[None]":
     """Start the task that leads a refresh."""
     task = refresh.loop.create_task(_lead(cache, refresh, options))
     task.add_done_callback(lambda task: _end(cache, refresh, task))
@@ -334,7 +336,7 @@ def _start(cache: TokenCache, refresh: _Refresh, options: dict[str, Any]) -> "as
     return task
 
 
-async def _lead(cache: TokenCache, refresh: _Refresh, options: dict[str, Any]) -> None:
+async def _lead(cache: TokenCache, refresh: _LoopRefresh, options: dict[str, Any]) -> None:
     # A task of its own tells a refresher that raises CancelledError from a refresh that is
     # cancelled.
     call = refresh.loop.create_task(_call(cache, refresh, options))
@@ -350,7 +352,7 @@ async def _lead(cache: TokenCache, refresh: _Refresh, options: dict[str, Any]) -
             call.cancel()
 
 
-async def _call(cache: TokenCache, refresh: _Refresh, options: dict[str, Any]) -> None:
+async def _call(cache: TokenCache, refresh: _LoopRefresh, options: dict[str, Any]) -> None:
     """Call the source of tokens, and note what came of it."""
     REFRESHING.set(REFRESHING.get() | {refresh.number})  # in the context of this task alone
     try:
@@ -365,7 +367,7 @@ async def _call(cache: TokenCache, refresh: _Refresh, options: dict[str, Any]) -
         refresh.outcome = RuntimeError(f"token_refresher raised {type(error).__name__}")
 
 
-def _end(cache: TokenCache, refresh: _Refresh, task: "asyncio.Task[None]") -> None:
+def _end(cache: TokenCache, refresh: _LoopRefresh, task: "asyncio.Task[None]") -> None:
     """End a refresh, whatever ended its task."""
     if not task.cancelled():
         task.exception()  # an interrupt, which the loop has raised, need not be logged again
@@ -375,7 +377,7 @@ def _end(cache: TokenCache, refresh: _Refresh, task: "asyncio.Task[None]") -> No
 
 def _refresh_ahead(cache: TokenCache) -> "asyncio.Task[None] | None":
     """Refresh in the background, if it should be; called on the loop where the cache is armed."""
-    request = _Refresh(asyncio.get_running_loop(), ahead=True)
+    request = _LoopRefresh(asyncio.get_running_loop(), ahead=True)
     try:
         if cache.begin(request).action is Action.LEAD:
             return _start(cache, request, {})

@@ -1,16 +1,32 @@
 """The exchange of Entra tokens over an asynchronous pipeline."""
 
 import inspect
-from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from importlib import import_module
 from typing import Any, cast
 
 from azure.core import AsyncPipelineClient
 from azure.core.credentials import AccessToken, TokenRequestOptions
+from azure.core.pipeline import PipelineRequest, PipelineResponse
 from azure.core.pipeline.policies import AsyncBearerTokenCredentialPolicy, AsyncRetryPolicy
 
 from .._bearer import ask, check_token_credential
-from .._exchange import RETRY_METHODS, Exchange, PatientRetries
+from .._exchange import (
+    RETRY_METHODS,
+    Exchange,
+    PatientRetries,
+    check_entra_token,
+    credential_error,
+    without_secrets,
+)
+from .._hmac import check_destination
+
+# By azure-core, the default transport's library and the standard library.
+_IMPORTED_WHEN_SENDING = (
+    "azure.core.rest._aiohttp",
+    "concurrent.futures.thread",
+    "encodings.idna",
+)
 
 
 class EntraExchange(Exchange):
@@ -23,9 +39,7 @@ class EntraExchange(Exchange):
         check_token_credential(token_credential, "token_credential", sync=False)
         super().__init__(token_credential=token_credential, **options)
 
-    async def __call__(
-        self, options: TokenRequestOptions, held: Callable[[], AccessToken | None]
-    ) -> AccessToken:
+    async def __call__(self, options: TokenRequestOptions, held: AccessToken | None) -> AccessToken:
         """Return a new Communication token, or ``held`` if an exchange can bring no better one.
 
         :param options: What goes on to the Entra credential; ``claims`` force an exchange.
@@ -39,17 +53,43 @@ class EntraExchange(Exchange):
         :raises ~azure.core.exceptions.AzureError: If the exchange failed otherwise.
         """
         entra = _EntraCredential(self._credential, options)
+        failure: BaseException
+        try:
+            return await self._exchange(entra, options, held)
+        except BaseException as error:  # noqa: BLE001 - raised below, where it is not handled
+            failure = error
+        try:
+            raise without_secrets(failure, entra.token)
+        finally:
+            del entra, held, failure  # the error's traceback keeps what this frame holds
+
+    async def _exchange(
+        self, entra: "_EntraCredential", options: TokenRequestOptions, held: AccessToken | None
+    ) -> AccessToken:
         token = await entra.get_token_info(*self._scopes)
-        if self._is_in_vain(token, held(), options):
-            return held()  # type: ignore[return-value]
-        authentication = AsyncBearerTokenCredentialPolicy[Any, Any](
-            cast("Any", entra), *self._scopes
-        )
-        policies = self._policies(_RetryPolicy(**self._options), authentication)
-        client = AsyncPipelineClient[Any, Any](self._endpoint, policies=policies, **self._options)
+        if held is not None and self._is_redundant(token, held, options):
+            return held
+        client = self._client(entra)
         async with client if self._owns_transport else nullcontext():
             response = await client.send_request(self._request(), retry_on_methods=RETRY_METHODS)
             return self._read(response, entra.token)
+
+    def prepare(self) -> None:
+        """Import what an exchange needs, so that no background thread is the first to do it.
+
+        A process that forks during an import leaves the child waiting for the import's lock for
+        ever. Does no I/O, and what is not installed is left for the exchange to complain about.
+        """
+        with suppress(ImportError):
+            self._client(_EntraCredential(self._credential, {}))
+        for name in _IMPORTED_WHEN_SENDING:
+            with suppress(ImportError):
+                import_module(name)
+
+    def _client(self, entra: "_EntraCredential") -> AsyncPipelineClient[Any, Any]:
+        authentication = _AuthenticationPolicy(entra, *self._scopes, endpoint=self._endpoint)
+        policies = self._policies(_RetryPolicy(**self._options), authentication)
+        return AsyncPipelineClient(self._endpoint, policies=policies, **self._options)
 
 
 class _EntraCredential:
@@ -62,9 +102,34 @@ class _EntraCredential:
     async def get_token_info(self, *scopes: str, options: TokenRequestOptions | None = None) -> Any:
         if self.token is None or options:
             asked: TokenRequestOptions = {**self._options, **(options or {})}
-            answer = ask(self._credential, scopes, asked)
-            self.token = await answer if inspect.isawaitable(answer) else answer
+            try:
+                token = ask(self._credential, scopes, asked)
+                token = await token if inspect.isawaitable(token) else token
+            except Exception as error:  # noqa: BLE001 - it is raised again, outside the pipeline
+                raise credential_error(error) from None
+            check_entra_token(token)
+            self.token = token
         return self.token
+
+
+class _AuthenticationPolicy(AsyncBearerTokenCredentialPolicy[Any, Any]):
+    """Sends the Entra token to the resource alone, wherever a policy of the user's may redirect."""
+
+    def __init__(self, credential: _EntraCredential, *scopes: str, endpoint: str) -> None:
+        super().__init__(cast("Any", credential), *scopes)
+        self._endpoint = endpoint
+
+    async def on_request(self, request: PipelineRequest[Any]) -> None:
+        check_destination(request, self._endpoint)
+        await super().on_request(request)
+
+    async def on_challenge(
+        self, request: PipelineRequest[Any], response: PipelineResponse[Any, Any]
+    ) -> bool:
+        try:
+            return await super().on_challenge(request, response)
+        except ValueError:  # its claims cannot be read, so it is a refusal like any other
+            return False
 
 
 class _RetryPolicy(PatientRetries, AsyncRetryPolicy[Any, Any]):

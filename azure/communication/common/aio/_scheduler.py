@@ -37,7 +37,7 @@ class LoopScheduler:
         self._refresh = refresh
         self._next_look = float("inf")  # in the loop's time
         # Weak, since a reference to a task would keep its closed loop alive.
-        self._in_flight: weakref.WeakSet[asyncio.Task[None]] = weakref.WeakSet()
+        self._in_progress: weakref.WeakSet[asyncio.Task[None]] = weakref.WeakSet()
 
     def add(self, cache: TokenCache) -> None:
         """Set the timer of a cache by its state."""
@@ -46,20 +46,20 @@ class LoopScheduler:
 
     def run_due(self) -> None:
         """Start to refresh what is due, but no more at once than 64."""
-        for reference in self.schedule.pop_due(MAX_REFRESHES - len(self._in_flight)):
+        for reference in self.schedule.pop_due(MAX_REFRESHES - len(self._in_progress)):
             cache = reference()
             task = self._refresh(cache) if cache is not None else None
             if task is not None:
-                self._in_flight.add(task)
+                self._in_progress.add(task)
                 task.add_done_callback(self._discard)
         self._set_timer()
 
     def _discard(self, task: "asyncio.Task[None]") -> None:
-        self._in_flight.discard(task)
+        self._in_progress.discard(task)
         self._set_timer()
 
     def _set_timer(self) -> None:
-        if not len(self.schedule) or len(self._in_flight) >= MAX_REFRESHES:
+        if not len(self.schedule) or len(self._in_progress) >= MAX_REFRESHES:
             return
         loop = asyncio.get_running_loop()
         when = loop.time() + self.schedule.delay()

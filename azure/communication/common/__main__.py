@@ -1,0 +1,135 @@
+"""What is in a token, and what a raw id stands for, on the command line.
+
+::
+
+    echo "$TOKEN" | python -m azure.communication.common token
+    python -m azure.communication.common identifier 4:+14255550123
+
+A token is read from standard input alone: other users of the machine see command lines. Neither it
+nor its signature is printed. The exit code is 1 if it would be refused.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from ._identifiers import identifier_from_raw_id
+from ._serialization import deserialize_identifier, serialize_identifier
+from ._token import UNDECODABLE_TOKEN_LIFETIME_SECONDS, decode_jwt, is_encrypted, read_token
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m azure.communication.common",
+        description="Say what is in a Communication token, or what an identifier stands for.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    token = commands.add_parser("token", help="describe the token on standard input")
+    identifier = commands.add_parser(
+        "identifier", help="describe a raw id, or an identifier's JSON"
+    )
+    identifier.add_argument("identifier", metavar="RAW_ID|JSON")
+    for command in (token, identifier):
+        command.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args(arguments)
+    if options.command == "token":
+        text = sys.stdin.buffer.read().decode("utf-8-sig", "replace").strip()
+        report = describe_token(text, time.time())
+    else:
+        report = describe_identifier(options.identifier)
+    print(json.dumps(report, indent=2) if options.json else "\n".join(_lines(report)))
+    return 1 if "problem" in report else 0
+
+
+def describe_token(text: str, now: float) -> dict[str, Any]:
+    """Return what can be said about a token, and under ``problem`` why it would be refused."""
+    if is_encrypted(text):
+        note = "only the service can read it; its life is taken to be "
+        return {"form": "JWE", "note": f"{note}{UNDECODABLE_TOKEN_LIFETIME_SECONDS} seconds"}
+    header_and_claims = decode_jwt(text)
+    if header_and_claims is None:
+        report: dict[str, Any] = {"form": "opaque"}
+    else:
+        report = {"form": "JWT", **_read_claims(header_and_claims[1], now)}
+    try:
+        expires_on = read_token(text, now, None, "token").expires_on
+    except ValueError as error:
+        return {**report, "problem": str(error)}
+    left = int(expires_on - now)
+    report.update(expires=_moment(expires_on), secondsLeft=left)
+    if left <= 0:
+        report["problem"] = f"it expired {timedelta(seconds=-left)} ago"
+    elif "user" not in report and "audience" in report:
+        report["problem"] = "it is not a Communication token: exchange it, or ask for another scope"
+    return report
+
+
+def _read_claims(claims: dict[str, Any], now: float) -> dict[str, Any]:
+    texts = {name: value for name, value in claims.items() if isinstance(value, str) and value}
+    report: dict[str, Any] = {}
+    if "skypeid" in texts:  # the raw id without its first part
+        report["user"] = f"8:{texts['skypeid'].removeprefix('8:')}"
+        report["kind"] = identifier_from_raw_id(report["user"]).kind.value
+    if "aud" in texts:  # of an Entra token
+        report["audience"] = texts["aud"]
+    if "resourceId" in texts:
+        report["resource"] = texts["resourceId"]
+    scopes = texts.get("acsScope") or texts.get("scp")  # `scp` is a number beside the other
+    if scopes:
+        report["scopes"] = scopes.replace(",", " ").split()
+    issued = claims.get("iat")
+    if isinstance(issued, (int, float)) and 0 <= issued < 253_402_300_800:
+        report["issued"] = _moment(issued)
+        ahead = int(issued - now)
+        report["clock"] = (
+            f"this machine's is at least {timedelta(seconds=ahead)} behind the issuer's"
+            if ahead > 0
+            else "this machine's agrees with the time of issue"
+        )
+    return report
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(int(seconds), timezone.utc).isoformat()
+
+
+def describe_identifier(text: str) -> dict[str, Any]:
+    """Return kind, properties and both forms of an identifier."""
+    try:
+        if text.lstrip().startswith("{"):
+            identifier = deserialize_identifier(json.loads(text))
+        else:
+            identifier = identifier_from_raw_id(text)
+    except (ValueError, RecursionError) as error:
+        return {"problem": f"it is not an identifier's JSON: {error}"}
+    return {
+        "kind": identifier.kind.value,
+        "properties": dict(identifier.properties),
+        "rawId": identifier.raw_id,
+        "json": serialize_identifier(identifier),
+    }
+
+
+def _lines(report: dict[str, Any], indent: str = "") -> list[str]:
+    lines = []
+    for name, value in report.items():
+        if name == "properties":
+            lines += _lines(value, "  ")
+            continue
+        if name == "secondsLeft":
+            name, value = "left", str(timedelta(seconds=max(value, 0)))
+        text = value if isinstance(value, str) else json.dumps(value)
+        # What comes from outside must not reach a terminal as it is.
+        lines.append(
+            f"{indent}{name}: {text if text.isascii() and text.isprintable() else ascii(text)}"
+        )
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())
