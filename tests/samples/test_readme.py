@@ -1,4 +1,4 @@
-"""Every Python block of the README runs as it stands.
+"""Every Python block of the README, and of the migration guide, runs as it stands.
 
 Each is a program of its own: it runs in an interpreter and an empty folder of its own, where the
 modules of ``samples/``, such as ``local_service``, can be imported.
@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+FILES = ["README.md", "samples/migrate_from_shared/README.md"]
+TEXTS = {file: (ROOT / file).read_text(encoding="utf-8") for file in FILES}
 BLOCKS = [
-    pytest.param(block[1], id=f"line {README.count(chr(10), 0, block.start()) + 1}")
-    for block in re.finditer(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    pytest.param(block[1], id=f"{file} line {text.count(chr(10), 0, block.start()) + 1}")
+    for file, text in TEXTS.items()
+    for block in re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 ]
 
 
@@ -37,6 +39,8 @@ def test_python_block(block: str, tmp_path: Path) -> None:
     assert run.returncode == 0, run.stdout
 
 
-def test_there_are_python_blocks() -> None:
-    """The README shows code, and every fence that opens is closed."""
-    assert len(BLOCKS) == len(re.findall(r"^ *```python", README, re.MULTILINE)) > 0
+@pytest.mark.parametrize("file", FILES)
+def test_there_are_python_blocks(file: str) -> None:
+    """The file shows code, and every fence that opens is closed."""
+    blocks = [block for block in BLOCKS if str(block.id).startswith(f"{file} ")]
+    assert len(blocks) == len(re.findall(r"^ *```python", TEXTS[file], re.MULTILINE)) > 0

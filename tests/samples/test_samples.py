@@ -33,8 +33,11 @@ def run(name: str, *arguments: str, cwd: Path, seconds: float, **environment: st
     return ended.stdout
 
 
+SCRIPTS = [*SAMPLES.glob("*.py"), SAMPLES / "migrate_from_shared" / "migrate.py"]
+
+
 @pytest.mark.parametrize(
-    "name", sorted(path.name for path in SAMPLES.glob("*.py") if path.name != SERVER)
+    "name", sorted(str(path.relative_to(SAMPLES)) for path in SCRIPTS if path.name != SERVER)
 )
 def test_sample(name: str, tmp_path: Path) -> None:
     """It ends within 30 seconds, a quickstart within 20, and has said something."""

@@ -5,15 +5,18 @@ changes, a refresher may return the token alone, and what the client returned is
 kind, for the client makes objects of its own classes. Both run against a stand-in for the service
 on this machine, and you see that they send the same::
 
-    python samples/migrate_from_shared.py
+    python samples/migrate_from_shared/migrate.py
 """
 
+import sys
 import warnings
+from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote
 
 from azure.communication.identity import CommunicationIdentityClient
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where local_service is
 from local_service import LocalService
 
 
