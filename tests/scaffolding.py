@@ -18,6 +18,7 @@ import selectors
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from contextvars import Context
@@ -113,6 +114,23 @@ def waiting(credential: Any) -> int:
     """Return how many threads and coroutines wait for a refresh; in aio its leader does, too."""
     waiters = list(cache_of(credential).waiters.values())
     return sum(getattr(waiter, "count", 1) for waiter in waiters)
+
+
+def twin_of(
+    cache: TokenCache, state: rules.State, clock: cache_module.Clock, schedule: Schedule
+) -> TokenCache:
+    """Return a cache in this state, on a schedule of its own where its timer is as the other's."""
+    twin = TokenCache(
+        None, cache.source, proactive=state.proactive, clock=clock, on_change=schedule.add
+    )
+    is_fast = cache.snapshot.fast[2] > -rules.INFINITY
+    twin.snapshot = cache_module.Snapshot(state, clock, is_fast=is_fast)
+    entries = cache._on_change.__self__._heap if cache._on_change else ()
+    for when, number, reference, counts in entries:
+        if reference() is cache and cache.entry == number:
+            schedule._heap.append((when, number, weakref.ref(twin), counts))
+            twin.entry = number
+    return twin
 
 
 class Tally:

@@ -1,380 +1,528 @@
-"""The rules by themselves: plain functions of a state, a flight and a time."""
+"""The rules by themselves: plain functions of a state, a refresh and a time."""
 
 import math
+from typing import Any
 
 import pytest
-from azure.communication.common import _refresh
-from azure.communication.common._refresh import Action, Flight, Now, State
 from azure.core.credentials import AccessToken
 from azure.core.exceptions import ClientAuthenticationError, HttpResponseError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scaffolding import rules
+
+Action, Now, Refresh, State = rules.Action, rules.Now, rules.Refresh, rules.State
+
 T0 = 1_700_000_000
 
 
-def at(seconds, mono=None):
+def at(seconds: float, mono: float | None = None) -> Any:
     """The time so many seconds after the start, by both clocks or each its own."""
     return Now(T0 + seconds, 1_000 + (seconds if mono is None else mono))
 
 
-def token(life, text="t", since=0):
-    return AccessToken(text, T0 + since + life)
+def token(life: float, text: str = "t") -> AccessToken:
+    return AccessToken(text, T0 + life)  # type: ignore[arg-type]
 
 
-def started(life, *, proactive=False):
-    return _refresh.start(State(), token(life), at(0), proactive=proactive)
+def started(life: float, *, proactive: bool = False) -> Any:
+    return rules.start(State(proactive=proactive), token(life), at(0))
 
 
-def error(retry_after=None):
-    failure = HttpResponseError("busy")
-    if retry_after is not None:
-        failure.response = type("Response", (), {"headers": {"Retry-After": retry_after}})()
-    return failure
+def decide(state: Any, now: Any, claims: str | None = None, *, ahead: bool = False) -> Any:
+    return rules.decide(state, now, Refresh(claims, ahead=ahead)).action
 
 
-def failed(state, now, *, failure=None, claims=None, jitter=0.0, proactive=False):
-    failure = _refresh.read_failure(failure or ValueError("down"))
-    return _refresh.fail(state, failure, now, claims, jitter=jitter, proactive=proactive)
+def ended(state: Any, now: Any, outcome: Any, claims: str | None = None, jitter: float = 0) -> Any:
+    """The state after a refresh that took no time."""
+    refresh = Refresh(claims)
+    return rules.complete(rules.lead(state, now, refresh), now, refresh, outcome, jitter)
 
 
-@pytest.mark.parametrize(
-    ("life", "window"),
-    [(1, 0.5), (8, 4), (90, 45), (239, 119.5), (240, 120), (241, 120), (3600, 120), (86400, 120)],
-)
-def test_callers_refresh_in_the_last_two_minutes_or_half_of_a_shorter_life(life, window):
-    """The on-demand window is min(120 s, L/2)."""
-    state = started(life)
-    start = life - window
-    assert _refresh.decide(state, at(start - 0.001)) is Action.RETURN
-    assert _refresh.decide(state, at(start)) is Action.REFRESH
-    assert _refresh.decide(state, at(life - 0.001)) is Action.REFRESH
-    assert _refresh.refresh_on(state, state.token) == int(min(T0 + start, T0 + life - 75))
+def verdict(state: Any, now: Any, outcome: Any) -> Any:
+    """What those who waited for a refresh are told, or None."""
+    refresh = Refresh()
+    rules.complete(rules.lead(state, now, refresh), now, refresh, outcome, 0)
+    return refresh.error
 
 
-@pytest.mark.parametrize(
-    ("life", "window"),
-    [(1, 0.5), (8, 4), (599, 299.5), (601, 300.5), (1199, 599.5), (1200, 600), (3600, 600)],
-)
-def test_the_background_refreshes_ten_minutes_before_expiry_or_half_way(life, window):
-    """The proactive window is min(600 s, L/2), and callers keep their own."""
-    state = started(life, proactive=True)
-    assert state.due_on == T0 + life - window
-    assert _refresh.refresh_on(state, state.token) == int(min(T0 + life - window, T0 + life - 75))
-    callers_window = min(120, life / 2)
-    assert _refresh.decide(state, at(life - callers_window - 0.001)) is Action.RETURN
-    assert _refresh.decide(state, at(life - callers_window)) is Action.REFRESH
+def failed(state: Any, now: Any, error: Exception | None = None, **options: Any) -> Any:
+    return ended(state, now, error or ValueError("down"), **options)
 
 
-@given(st.floats(0.001, 4e9), st.booleans())
-def test_windows_have_no_cliff_and_never_overflow(life, proactive):
-    """Whatever the life, the token is good at once, due before it ends, and told in time."""
-    expiring = AccessToken("t", T0 + life)
-    state = _refresh.start(State(), expiring, at(0), proactive=proactive)
-    assert _refresh.decide(state, at(0)) is Action.RETURN
-    assert T0 + life / 2 - 1e-3 <= state.ask_on <= T0 + life
-    assert _refresh.refresh_on(state, expiring) <= T0 + life - 75
-    assert state.due_on == (state.ask_on if proactive else math.inf)
+def due_in(state: Any, now: Any) -> float:
+    due = rules.due(state, now)
+    assert due is not None
+    return due.preferred
 
 
-@pytest.mark.parametrize(
-    ("now", "action"),
-    [
-        (at(3599.9), Action.REFRESH),
-        (at(3600), Action.REFRESH),
-        (at(3600, mono=10), Action.REFRESH),  # the machine slept, the monotonic clock with it
-        (at(10, mono=3600), Action.REFRESH),  # the wall clock was set back
-        (at(10, mono=3480), Action.REFRESH),
-        (at(3480, mono=10), Action.REFRESH),
-        (at(-5000, mono=10), Action.RETURN),
-    ],
-)
-def test_the_earlier_of_two_clocks_decides(now, action):
-    """Neither a suspended machine nor a clock that was set back keeps a token alive."""
-    assert _refresh.decide(started(3600), now) is action
-
-
-def test_life_left_is_by_the_earlier_clock():
-    """An expired token has no life left, whichever clock says so."""
-    state = started(100)
-    assert _refresh.life_left(state, at(30)) == 70
-    assert _refresh.life_left(state, at(30, mono=90)) == 10
-    assert _refresh.life_left(state, at(90, mono=30)) == 10
-    assert _refresh.life_left(state, at(100)) <= 0
-    assert _refresh.life_left(State(), at(0)) == 0
-
-
-def flight(started_at=1_000.0, *, lost=False):
-    kind = type("Lost", (Flight,), {"is_lost": lambda self: True}) if lost else Flight
-    return kind(None, started_at, ahead=False)
-
-
-@pytest.mark.parametrize(
-    ("under_way", "now", "overdue"),
-    [
-        (flight(), at(0), False),
-        (flight(), at(59.9), False),
-        (flight(), at(60), True),
-        (flight(), at(60, mono=59), False),
-        (flight(lost=True), at(0), True),
-    ],
-)
-def test_a_newcomer_may_start_another_refresh_after_a_minute(under_way, now, overdue):
-    """Nobody waits longer for a refresh that hangs, or at all for one that can never end."""
-    assert under_way.is_overdue(now) is overdue
+def busy(retry_after: object = None) -> HttpResponseError:
+    error = HttpResponseError("busy")
+    headers = {} if retry_after is None else {"Retry-After": retry_after}
+    error.response = type("Response", (), {"headers": headers})()
+    return error
 
 
 EMPTY, VALID = State(), started(3600)
 
 
 @pytest.mark.parametrize(
-    ("state", "now", "claims", "alone", "with_a_refresh_under_way"),
+    ("life", "window"),
+    [(1, 0.5), (8, 4), (90, 45), (239, 119.5), (240, 120), (241, 120), (3600, 120), (86400, 120)],
+)
+def test_callers_refresh_in_the_last_two_minutes_or_half_of_a_shorter_life(
+    life: float, window: float
+) -> None:
+    """The on-demand window is two minutes, or half of a shorter life."""
+    state = started(life)
+    start = life - window
+    assert decide(state, at(start - 0.001)) is Action.RETURN
+    assert decide(state, at(start)) is Action.LEAD
+    assert decide(state, at(life - 0.001)) is Action.LEAD
+    expected = int(min(T0 + start, T0 + life - 75))
+    assert rules.refresh_on(state, state.token, at(0)) == expected
+
+
+@pytest.mark.parametrize(
+    ("life", "window"),
+    [(1, 0.5), (8, 4), (599, 299.5), (601, 300.5), (1199, 599.5), (1200, 600), (3600, 600)],
+)
+def test_the_background_refreshes_ten_minutes_before_expiry_or_half_way(
+    life: float, window: float
+) -> None:
+    """The proactive window is ten minutes, or half of a shorter life; callers keep their own."""
+    state = started(life, proactive=True)
+    assert due_in(state, at(0)) == life - window
+    expected = int(min(T0 + life - window, T0 + life - 75))
+    assert rules.refresh_on(state, state.token, at(0)) == expected
+    callers_window = min(120, life / 2)
+    assert decide(state, at(life - callers_window - 0.001)) is Action.RETURN
+    assert decide(state, at(life - callers_window)) is Action.LEAD
+
+
+@given(st.floats(0.001, 4e9), st.booleans())
+def test_windows_have_no_cliff_and_never_overflow(life: float, proactive: bool) -> None:
+    """Whatever the life, the token is good at once, due before it ends, and told in time."""
+    state = started(life, proactive=proactive)
+    assert decide(state, at(0)) is Action.RETURN
+    assert 0 < state.next_left <= life / 2 + 1e-3
+    assert rules.refresh_on(state, state.token, at(0)) <= T0 + life - 75
+    due = rules.due(state, at(0))
+    assert (due is not None) == proactive
+    assert due is None or 0 <= due.earliest <= due.preferred == due.latest < life
+
+
+@pytest.mark.parametrize(
+    ("now", "action"),
     [
-        (EMPTY, at(0), None, Action.REFRESH, Action.WAIT),
-        (EMPTY, at(0), "c", Action.REFRESH, Action.WAIT),
-        (VALID, at(0), None, Action.RETURN, Action.RETURN),
-        (VALID, at(3500), None, Action.REFRESH, Action.RETURN),
-        (VALID, at(3600), None, Action.REFRESH, Action.WAIT),
-        (VALID, at(0), "c", Action.REFRESH, Action.WAIT),
-        (_refresh.CLOSED, at(0), None, Action.RAISE, Action.RAISE),
-        (_refresh.CLOSED, at(0), "c", Action.RAISE, Action.RAISE),
+        (at(3599.9), Action.LEAD),
+        (at(3600), Action.LEAD),
+        (at(3600, mono=10), Action.LEAD),  # the machine slept, the monotonic clock with it
+        (at(10, mono=3600), Action.LEAD),  # the wall clock was set back
+        (at(10, mono=3480), Action.LEAD),
+        (at(3480, mono=10), Action.LEAD),
+        (at(-5000, mono=10), Action.RETURN),
     ],
 )
-def test_what_a_caller_does_next(state, now, claims, alone, with_a_refresh_under_way):
+def test_the_earlier_of_two_clocks_decides(now: Any, action: Any) -> None:
+    """Neither a suspended machine nor a clock that was set back keeps a token alive."""
+    assert decide(VALID, now) is action
+
+
+def test_life_left_is_by_the_earlier_clock() -> None:
+    """An expired token has no life left, whichever clock says so."""
+    state = started(100)
+    assert rules.life_left(state, at(30)) == 70
+    assert rules.life_left(state, at(30, mono=90)) == 10
+    assert rules.life_left(state, at(90, mono=30)) == 10
+    assert rules.life_left(state, at(100)) <= 0
+    assert rules.life_left(State(), at(0)) == 0
+
+
+def test_when_to_ask_again_follows_a_clock_that_was_set_back() -> None:
+    """The policies go by the wall clock, the token's life by the other one."""
+    assert rules.refresh_on(VALID, VALID.token, at(-3500, mono=100)) == T0 - 3600 + 3480
+
+
+@pytest.mark.parametrize(
+    ("now", "process", "worth"),
+    [
+        (at(0), 0, True),
+        (at(59.9), 0, True),
+        (at(60), 0, False),
+        (at(60, mono=59), 0, True),
+        (at(0), 1, False),
+    ],
+)
+def test_a_newcomer_may_start_another_refresh_after_a_minute_or_a_fork(
+    now: Any, process: int, worth: bool
+) -> None:
+    """Nobody waits longer for a refresh that hangs, or at all for one that can never end."""
+    refresh = Refresh()
+    state = rules.lead(EMPTY, at(0), refresh)
+    now = now._replace(process=process)
+    assert refresh.is_worth_waiting_for(now) is worth
+    expected = Action.WAIT if worth else Action.LEAD
+    assert rules.decide(state, now, Refresh()).action is expected
+    newcomer = Refresh()
+    others = (refresh,) if worth else ()
+    assert rules.lead(state, now, newcomer).refreshes == (*others, newcomer)
+
+
+@pytest.mark.parametrize(
+    ("state", "now", "claims", "alone", "beside_a_refresh"),
+    [
+        (EMPTY, at(0), None, Action.LEAD, Action.WAIT),
+        (EMPTY, at(0), "c", Action.LEAD, Action.WAIT),
+        (VALID, at(0), None, Action.RETURN, Action.RETURN),
+        (VALID, at(3500), None, Action.LEAD, Action.RETURN),
+        (VALID, at(3600), None, Action.LEAD, Action.WAIT),
+        (VALID, at(0), "c", Action.LEAD, Action.WAIT),
+        (State(closed=True), at(0), None, Action.RAISE, Action.RAISE),
+        (State(closed=True), at(0), "c", Action.RAISE, Action.RAISE),
+    ],
+)
+def test_what_a_caller_does_next(
+    state: Any, now: Any, claims: str | None, alone: Any, beside_a_refresh: Any
+) -> None:
     """The table at the top of the module."""
-    assert _refresh.decide(state, now, claims=claims) is alone
-    assert _refresh.decide(state, now, claims=claims, under_way=True) is with_a_refresh_under_way
+    assert decide(state, now, claims) is alone
+    assert decide(rules.lead(state, now, Refresh(claims)), now, claims) is beside_a_refresh
 
 
-def test_the_background_does_not_wait_for_the_callers_window():
+def test_the_background_does_not_wait_for_the_callers_window() -> None:
     """What is due is refreshed although callers would still leave it alone."""
     state = started(3600, proactive=True)
-    assert _refresh.decide(state, at(3000), ahead=True) is Action.REFRESH
-    assert _refresh.decide(state, at(3000)) is Action.RETURN
-    assert _refresh.decide(state, at(3000), ahead=True, under_way=True) is Action.RETURN
+    assert decide(state, at(3000), ahead=True) is Action.LEAD
+    assert decide(state, at(3000)) is Action.RETURN
+    assert decide(rules.lead(state, at(3000), Refresh()), at(3000), ahead=True) is Action.NOTHING
 
 
-def test_claims_are_answered_by_the_token_that_they_just_brought():
+def test_the_background_leaves_a_fresh_token_alone() -> None:
+    """It may come by when a caller was faster; before half of the life nothing is due."""
+    state = started(3600, proactive=True)
+    assert decide(state, at(1799), ahead=True) is Action.NOTHING
+    assert decide(state, at(1800), ahead=True) is Action.LEAD
+    assert decide(State(closed=True), at(1800), ahead=True) is Action.NOTHING
+
+
+def test_the_background_starts_none_beside_one_of_its_own_that_hangs() -> None:
+    """Each would occupy another worker; beside a caller's that hangs it does, after a minute."""
+    for ahead, expected in ((True, Action.NOTHING), (False, Action.LEAD)):
+        hanging = Refresh(ahead=ahead)
+        state = rules.lead(State(proactive=True), at(0), hanging)
+        assert decide(state, at(59), ahead=True) is Action.NOTHING
+        assert decide(state, at(60), ahead=True) is expected
+        assert due_in(state, at(10)) == (60 if ahead else 50)
+        assert decide(state, at(60)) is Action.LEAD
+
+
+def test_the_background_keeps_to_holds() -> None:
+    """Those that callers meet, and those of a Retry-After."""
+    state = failed(started(3600, proactive=True), at(3000), busy("100"))
+    assert due_in(state, at(3000)) == 300
+    assert decide(state, at(3000), "c") is Action.RAISE
+    state = failed(started(3600, proactive=True), at(3590), busy("100"))
+    assert due_in(state, at(3590)) == 100
+    assert decide(state, at(3689), ahead=True) is Action.NOTHING
+    assert decide(state, at(3690), ahead=True) is Action.LEAD
+
+
+def test_claims_are_answered_by_the_token_that_they_just_brought() -> None:
     """Ten clients with one challenge cause one refresh, but a later challenge another."""
-    state = _refresh.succeed(VALID, token(7200, "n"), at(10), "c", proactive=False)
+    state = ended(VALID, at(10), token(7200, "n"), "c")
     assert state.token.token == "n"
-    assert _refresh.decide(state, at(39), claims="c") is Action.RETURN
-    assert _refresh.decide(state, at(40), claims="c") is Action.REFRESH
-    assert _refresh.decide(state, at(11), claims="other") is Action.REFRESH
-    assert _refresh.decide(state, at(11)) is Action.RETURN
+    assert decide(state, at(39), "c") is Action.RETURN
+    assert decide(state, at(40), "c") is Action.LEAD
+    assert decide(state, at(11), "other") is Action.LEAD
+    assert decide(state, at(11)) is Action.RETURN
 
 
-def test_claims_may_bring_a_token_that_expires_sooner():
+def test_claims_may_bring_a_token_that_expires_sooner() -> None:
     """What was forced is taken, though not where it is the same token: that one just stays."""
-    state = _refresh.succeed(VALID, token(60, "n"), at(10), "c", proactive=False)
-    assert state.token == token(60, "n")
-    state = _refresh.succeed(VALID, VALID.token, at(100), "c", proactive=False)
+    assert ended(VALID, at(10), token(60, "n"), "c").token == token(60, "n")
+    state = ended(VALID, at(100), VALID.token, "c")
     assert (state.token, state.claims) == (VALID.token, "c")
-    assert state.ask_on == VALID.ask_on
-    assert _refresh.decide(state, at(129), claims="c") is Action.RETURN
-    assert _refresh.decide(state, at(130), claims="c") is Action.REFRESH
+    assert (state.next_left, state.obtained_at) == (VALID.next_left, VALID.obtained_at)
+    assert decide(state, at(129), "c") is Action.RETURN
+    assert decide(state, at(130), "c") is Action.LEAD
 
 
-def test_a_token_that_expired_by_one_clock_does_not_stand_in_the_way():
+def test_a_refresh_for_claims_keeps_the_background_on_time_though_the_clock_was_set_back() -> None:
+    """Whether it fails or brings the same token, the next refresh is before expiry."""
+    before = started(3600, proactive=True)
+    for outcome in (before.token, ValueError("no such claims")):
+        state = ended(before, at(-3600, mono=0), outcome, "c")
+        assert due_in(state, at(-3600, mono=0)) == 3000
+
+
+def test_a_token_that_expired_by_one_clock_does_not_stand_in_the_way() -> None:
     """Its expiry by the other clock may be later than that of the token that replaces it."""
-    state = _refresh.succeed(VALID, token(1800, "n"), at(0, mono=3600), None, proactive=False)
+    state = ended(VALID, at(0, mono=3600), token(1800, "n"))
     assert state.token == token(1800, "n")
-    assert _refresh.life_left(state, at(0, mono=3600)) == 1800
+    assert rules.life_left(state, at(0, mono=3600)) == 1800
 
 
 @pytest.mark.parametrize(
     ("left", "pause"), [(120, 60), (60, 30), (20, 10), (10, 5), (8, 5), (5, 5), (3, 3), (0.5, 0.5)]
 )
-@pytest.mark.parametrize("outcome", ["failure", "no progress"])
-def test_with_a_valid_token_the_next_try_is_half_way_to_expiry(left, pause, outcome):
+@pytest.mark.parametrize("outcome", [ValueError("down"), token(3600, "other")])
+def test_with_a_valid_token_the_next_try_is_half_way_to_expiry(
+    left: float, pause: float, outcome: Any
+) -> None:
     """After a failure, or a token that expires no later: max(5 s, half the life), never later."""
-    now = at(3600 - left)
-    if outcome == "failure":
-        state = failed(VALID, now)
-    else:
-        state = _refresh.succeed(VALID, token(3600, "other"), now, None, proactive=False)
+    state = ended(VALID, at(3600 - left), outcome)
     assert state.token == VALID.token
     assert state.error is None
-    just_before = at(3600 - left + pause - 0.001)
-    assert _refresh.decide(state, just_before) is Action.RETURN
-    assert _refresh.decide(state, at(3600 - left + pause)) is Action.REFRESH
+    assert decide(state, at(3600 - left + pause - 0.001)) is Action.RETURN
+    assert decide(state, at(3600 - left + pause)) is Action.LEAD
     expected = min(T0 + 3600 - left + pause, T0 + 3600 - 75)
-    assert _refresh.refresh_on(state, state.token) == int(expected)
-    assert state.due_on == math.inf
+    assert rules.refresh_on(state, state.token, at(3600 - left)) == int(expected)
 
 
-def test_a_failed_proactive_try_is_followed_by_the_next():
+def test_a_failed_proactive_try_is_followed_by_the_next() -> None:
     """Ten minutes, five, two and a half, one and a quarter before expiry; then a success."""
-    state = started(3600, proactive=True)
-    tries = []
+    state, now, tries = started(3600, proactive=True), at(0), []
     while len(tries) < 4:
-        tries.append(T0 + 3600 - state.due_on)
-        state = failed(state, at(state.due_on - T0), proactive=True)
+        now = at(now.wall - T0 + due_in(state, now))
+        tries.append(T0 + 3600 - now.wall)
+        state = failed(state, now)
     assert tries == [600, 300, 150, 75]
-    state = _refresh.succeed(state, token(7200), at(3570), None, proactive=True)
-    assert state.due_on == T0 + 7200 - 600
+    assert due_in(ended(state, at(3570), token(7200)), at(3570)) == 7200 - 600 - 3570
 
 
 @pytest.mark.parametrize(
     ("nth", "hold"),
     [(1, 0), (2, 0.5), (3, 1), (4, 2), (5, 4), (6, 8), (7, 16), (8, 30), (9, 30), (50, 30)],
 )
-def test_without_a_valid_token_tries_are_held_apart(nth, hold):
+def test_without_a_valid_token_tries_are_held_apart(nth: int, hold: float) -> None:
     """The call after the first failure may try at once, later ones wait 0.5, 1, 2 … 30 seconds."""
     state = EMPTY
     for _ in range(nth):
         state = failed(state, at(0))
     assert state.failures == nth
     if hold:
-        assert _refresh.decide(state, at(hold - 0.001)) is Action.RAISE
-        assert _refresh.decide(state, at(hold - 0.001), claims="c") is Action.RAISE
+        assert decide(state, at(hold - 0.001)) is Action.RAISE
+        assert decide(state, at(hold - 0.001), "c") is Action.RAISE
         assert str(state.error) == "down"
-    assert _refresh.decide(state, at(hold)) is Action.REFRESH
+    assert decide(state, at(hold)) is Action.LEAD
 
 
-def test_jitter_shortens_a_hold_by_up_to_a_fifth():
+def test_jitter_shortens_a_hold_by_up_to_a_fifth() -> None:
     """Clients that failed together do not come back together."""
     state = failed(failed(EMPTY, at(0)), at(0), jitter=1.0)
-    assert state.retry_at == at(0.4).mono
+    assert state.hold_until == at(0.4).mono
 
 
-def test_a_success_ends_the_counting_of_failures():
+def test_a_success_ends_the_counting_of_failures() -> None:
     """The next outage starts with a free try again."""
-    state = failed(failed(EMPTY, at(0)), at(0))
-    state = _refresh.succeed(state, token(3600), at(1), None, proactive=False)
+    state = ended(failed(failed(EMPTY, at(0)), at(0)), at(1), token(3600))
     assert (state.failures, state.error) == (0, None)
-    assert _refresh.decide(failed(state, at(3600)), at(3600)) is Action.REFRESH
+    assert decide(failed(state, at(3600)), at(3600)) is Action.LEAD
 
 
-def test_failures_while_valid_do_not_count_when_it_has_expired():
+def test_failures_while_valid_do_not_count_when_it_has_expired() -> None:
     """A hold that was set for a valid token ends with the token, even if a clock jumps."""
     state = failed(failed(VALID, at(3500)), at(3550))
-    assert _refresh.decide(state, at(3600, mono=3551)) is Action.REFRESH
+    assert decide(state, at(3600, mono=3551)) is Action.LEAD
 
 
-def test_the_background_goes_on_trying_after_expiry():
-    """With a floor of five seconds, for nobody waits for it."""
-    state = failed(started(3600, proactive=True), at(3600), proactive=True)
-    assert state.due_on == T0 + 3605
+def test_the_background_goes_on_trying_after_expiry() -> None:
+    """With a floor of five seconds, for nobody waits for it; later, if too many do."""
+    state = failed(started(3600, proactive=True), at(3600))
+    assert rules.due(state, at(3600)) == (5, 5, math.inf)
     for _ in range(9):
-        state = failed(state, at(3700), proactive=True)
-    assert state.due_on == T0 + 3730
+        state = failed(state, at(3700))
+    assert due_in(state, at(3700)) == 30
+
+
+def test_the_background_tries_again_soon_after_a_refresh_that_was_abandoned() -> None:
+    """And callers may at once: nothing was learned."""
+    state = ended(State(proactive=True), at(0), None)
+    assert due_in(state, at(0)) == 5
+    assert (decide(state, at(0)), state.failures) == (Action.LEAD, 0)
 
 
 @pytest.mark.parametrize(
     ("header", "wait"), [("20", 20), (21, 21), ("999", 120), ("0", 0), ("-3", 0)]
 )
-def test_retry_after_wins_over_a_shorter_hold(header, wait):
+def test_retry_after_wins_over_a_shorter_hold(header: object, wait: float) -> None:
     """An issuer that says when to come back is not asked sooner, up to two minutes."""
-    state = failed(EMPTY, at(0), failure=error(header))
-    assert state.retry_at == at(wait).mono
-    state = failed(VALID, at(3590), failure=error(header))
-    assert _refresh.life_left(state, at(3595)) > 0
-    after_expiry = _refresh.decide(state, at(3600))
-    assert after_expiry is (Action.RAISE if wait > 10 else Action.REFRESH)
+    assert failed(EMPTY, at(0), busy(header)).hold_until == at(wait).mono
+    state = failed(VALID, at(3590), busy(header))
+    assert rules.life_left(state, at(3595)) > 0
+    expected = Action.RAISE if wait > 10 else Action.LEAD
+    assert decide(state, at(3600)) is expected
 
 
 @pytest.mark.parametrize("header", ["soon", "Tue, 24 Nov 2026 03:04:05 GMT", "nan", object()])
-def test_a_retry_after_that_is_no_number_is_ignored(header):
+def test_a_retry_after_that_is_no_number_is_ignored(header: object) -> None:
     """It must not hide the failure that it came with."""
-    assert failed(EMPTY, at(0), failure=error(header)).retry_at == at(0).mono
+    assert failed(EMPTY, at(0), busy(header)).hold_until == at(0).mono
 
 
-def test_claims_that_fail_leave_a_valid_token_alone():
+def test_claims_that_fail_leave_a_valid_token_alone() -> None:
     """The failure says something about the claims, not about the token."""
-    assert failed(VALID, at(10), claims="c") is VALID
+    assert failed(VALID, at(10), claims="c") == VALID
 
 
-def test_a_token_that_has_expired_is_no_result():
+@pytest.mark.parametrize(
+    ("state", "brought", "now", "usable"),
+    [
+        (EMPTY, token(-5), at(10), False),
+        (EMPTY, token(0), at(0), False),
+        (EMPTY, token(1), at(0), True),
+        (VALID, VALID.token, at(0), True),
+        (VALID, VALID.token, at(0, mono=3600), False),  # expired by the monotonic clock alone
+        (VALID, token(7200), at(3600), True),  # the same text, prolonged
+    ],
+)
+def test_a_token_that_has_expired_is_no_result(
+    state: Any, brought: AccessToken, now: Any, usable: bool
+) -> None:
     """The error gives both times, for the local clock may be the reason."""
-    with pytest.raises(
-        ValueError, match=f"its expires_on is {T0 - 5}, the local clock says {T0 + 10}"
-    ):
-        _refresh.check_result(EMPTY, token(-5), at(10))
-    with pytest.raises(ValueError, match="expired"):
-        _refresh.check_result(EMPTY, token(0), at(0))
-    assert _refresh.check_result(EMPTY, token(1), at(0)) is None
-    _refresh.check_result(VALID, VALID.token, at(0))
-    with pytest.raises(ValueError, match="expired"):  # by the monotonic clock alone
-        _refresh.check_result(VALID, VALID.token, at(0, mono=3600))
-    _refresh.check_result(VALID, token(7200), at(3600))  # the same text, prolonged
+    error = verdict(state, now, brought)
+    assert (error is None) == usable
+    if error:
+        assert f"expires_on {brought.expires_on}, local clock {now.wall}" in str(error)
 
 
-def test_the_refused_token_is_no_result():
-    """Neither at once nor after another one came in between."""
-    state = _refresh.refuse(VALID, at(100), jitter=0)
-    with pytest.raises(ValueError, match="has refused"):
-        _refresh.check_result(state, VALID.token, at(100))
-    state = _refresh.succeed(state, token(3600, "n"), at(100), None, proactive=False)
-    with pytest.raises(ValueError, match="has refused"):
-        _refresh.check_result(state, VALID.token, at(100))
+def test_a_token_that_was_refused_is_no_result_for_as_long_as_it_could_be_valid() -> None:
+    """Neither at once nor after others, of which some were refused, too."""
+    state = rules.refuse(VALID, at(100), 0)
+    state = ended(state, at(200), token(3600, "n"))
+    state = rules.refuse(state, at(300), 0)
+    for text in ("t", "n"):
+        error = verdict(state, at(300), token(3600, text))
+        assert "returned a token that the service rejected: bypass any cache" in str(error)
+    state = ended(state, at(3599), token(7200, "m"))
+    assert len(rules.refuse(state, at(3599), 0).refused) == 3
+    assert len(rules.refuse(state, at(3600), 0).refused) == 1
 
 
-def test_after_a_refusal_an_earlier_expiry_is_taken():
+def test_after_a_refusal_an_earlier_expiry_is_taken() -> None:
     """The refused token does not count as a valid one."""
-    state = _refresh.refuse(VALID, at(100), jitter=0)
+    state = rules.refuse(VALID, at(100), 0)
     assert state.token is None
-    assert _refresh.decide(state, at(100)) is Action.REFRESH
-    state = _refresh.succeed(state, token(600, "n"), at(100), None, proactive=False)
-    assert state.token == token(600, "n")
+    assert decide(state, at(100)) is Action.LEAD
+    assert ended(state, at(100), token(600, "n")).token == token(600, "n")
 
 
-def test_tokens_that_are_refused_while_young_are_held_apart():
+def test_tokens_that_are_refused_while_young_are_held_apart() -> None:
     """A service that refuses every token is asked at most eight times in its first minute."""
     state, now, refreshes = VALID, at(1000), 0
     while now.mono < at(1060).mono:
-        state = _refresh.refuse(state, now, jitter=1.0)
-        now = Now(now.wall + 0.001, max(now.mono, state.retry_at))
-        now = Now(T0 + now.mono - 1000, now.mono)
+        state = rules.refuse(state, now, 1.0)
+        mono = max(now.mono, state.hold_until)
+        now = Now(T0 + mono - 1000, mono)
         refreshes += now.mono < at(1060).mono
         fresh = AccessToken(f"n{refreshes}", int(now.wall) + 3600)
-        state = _refresh.succeed(state, fresh, now, None, proactive=False)
+        state = ended(state, now, fresh)
     assert refreshes == 8
-    assert isinstance(state.error or _refresh.refuse(state, now, jitter=0).error, Exception)
 
 
-def test_the_hold_after_refusals_says_why():
+def test_the_hold_after_refusals_says_why() -> None:
     """The first refusal of a young token is free; from the second on an error explains the hold."""
-    state = _refresh.refuse(VALID, at(1), jitter=0)
-    assert _refresh.decide(state, at(1)) is Action.REFRESH
-    state = _refresh.succeed(state, token(3600, "n"), at(1), None, proactive=False)
-    state = _refresh.refuse(state, at(2), jitter=0)
-    assert _refresh.decide(state, at(2.4)) is Action.RAISE
+    state = rules.refuse(VALID, at(1), 0)
+    assert decide(state, at(1)) is Action.LEAD
+    state = rules.refuse(ended(state, at(1), token(3600, "n")), at(2), 0)
+    assert decide(state, at(2.4)) is Action.RAISE
     assert isinstance(state.error, ClientAuthenticationError)
-    assert "refused 2 tokens in a row" in str(state.error)
-    assert _refresh.decide(state, at(2.5)) is Action.REFRESH
+    assert "rejected 2 tokens in a row" in str(state.error)
+    assert decide(state, at(2.5)) is Action.LEAD
 
 
-def test_a_token_that_was_good_for_a_while_ends_the_counting_of_refusals():
-    """Revocation now and then is no reason to hold anything back."""
-    state = _refresh.refuse(VALID, at(1), jitter=0)
-    state = _refresh.succeed(state, token(3600, "n"), at(1), None, proactive=False)
-    state = _refresh.refuse(state, at(31), jitter=0)
+@pytest.mark.parametrize("later", [31, 30 * 86_400])
+def test_a_token_that_was_good_for_a_while_ends_the_counting_of_refusals(later: float) -> None:
+    """Refusals of an incident weeks ago do not hold back what is refused today."""
+    state = VALID
+    for text in "abcdef":
+        state = rules.refuse(state, at(1), 0)
+        state = ended(state, at(1), token(40 * 86_400, text))
+    assert state.refusals == 6
+    state = ended(state, at(later), token(50 * 86_400, "good"), "c")
+    state = rules.refuse(state, at(later + 1), 0)
     assert state.refusals == 1
-    assert _refresh.decide(state, at(31)) is Action.REFRESH
+    assert decide(state, at(later + 1)) is Action.LEAD
 
 
-def test_a_refusal_does_not_shorten_a_retry_after():
+def test_a_refusal_does_not_shorten_a_retry_after() -> None:
     """The issuer's own word stands."""
-    state = failed(VALID, at(3400), failure=error("100"))
-    state = _refresh.refuse(state, at(3410), jitter=0)
-    assert _refresh.decide(state, at(3499)) is Action.RAISE
-    assert _refresh.decide(state, at(3500)) is Action.REFRESH
+    state = rules.refuse(failed(VALID, at(3400), busy("100")), at(3410), 0)
+    assert decide(state, at(3499)) is Action.RAISE
+    assert decide(state, at(3500)) is Action.LEAD
 
 
-def test_the_background_may_refresh_anywhere_from_half_way_to_its_time():
+def test_after_a_refusal_the_background_leaves_the_callers_five_seconds() -> None:
+    """And longer while refreshes are held back."""
+    state = rules.refuse(started(3600, proactive=True), at(100), 0)
+    assert due_in(state, at(100)) == 5
+    for text in "abcdefgh":
+        state = rules.refuse(ended(state, at(100), token(3600, text)), at(100), 0)
+    assert due_in(state, at(100)) == 30
+
+
+def test_the_background_may_refresh_anywhere_from_half_way_to_its_time() -> None:
     """The room for spreading many tokens that were made together."""
     state = started(86_400, proactive=True)
-    assert _refresh.due_range(state, at(0)) == (T0 + 43_200, T0 + 85_800)
-    assert _refresh.due_range(started(86_400), at(0)) == (T0 + 43_200, math.inf)
-    assert _refresh.due_range(State(due_on=T0), at(5)) == (T0, T0)
+    assert rules.due(state, at(0)) == (43_200, 85_800, 85_800)
+    assert rules.due(started(86_400), at(0)) is None
+    assert rules.due(State(proactive=True), at(5)) == (0, 0, 0)
+    assert rules.due(State(closed=True, proactive=True), at(5)) is None
 
 
-def test_the_failure_of_an_old_refresh_does_not_bring_a_fresh_token_forward():
-    """A refresh that failed after another one succeeded says nothing about the new token."""
-    state = failed(started(86_400, proactive=True), at(10), proactive=True)
-    assert state.due_on == T0 + 86_400 - 600
-    assert failed(VALID, at(10)).ask_on == T0 + 3480
+def test_a_failure_does_not_bring_a_fresh_token_forward() -> None:
+    """A refresh that failed says nothing about the time of a token that is fresh."""
+    assert due_in(failed(started(86_400, proactive=True), at(10)), at(10)) == 86_400 - 610
+    assert failed(VALID, at(10)).next_left == 120
+
+
+@pytest.mark.parametrize("claims", [None, "c"])
+def test_what_a_waiter_gets_is_judged_when_it_wakes(claims: str | None) -> None:
+    """A token that has expired or was refused meanwhile is not handed out: it asks again."""
+    waited = Refresh(claims)
+    state = rules.lead(EMPTY, at(0), waited)
+    state = rules.complete(state, at(1), waited, token(100, "n"), 0)
+
+    def woken(state: Any, now: Any) -> Any:
+        return rules.decide(state, now, Refresh(claims), waited)
+
+    assert woken(state, at(2)).token == token(100, "n")
+    assert woken(state, at(99)).token == token(100, "n")
+    assert woken(state, at(100)).action is Action.LEAD
+    assert woken(state, at(2, mono=100)).action is Action.LEAD
+    assert woken(rules.refuse(state, at(50), 0), at(50)).action is Action.LEAD
+
+
+def test_a_waiter_takes_what_another_refresh_brought() -> None:
+    """Though the one that it waits for goes on, unless it asked for claims."""
+    hangs, other = Refresh(), Refresh("c")
+    state = rules.lead(rules.lead(EMPTY, at(0), hangs), at(1), other)
+    state = rules.complete(state, at(2), other, token(100), 0)
+    assert rules.decide(state, at(2), Refresh(), hangs).token == token(100)
+    hangs = Refresh("d")
+    state = rules.lead(state, at(3), hangs)
+    decision = rules.decide(state, at(4), Refresh("d"), hangs)
+    assert (decision.action, decision.refresh, decision.patience) == (Action.WAIT, hangs, 59)
+
+
+def test_a_waiter_for_claims_gets_the_token_of_its_own_refresh() -> None:
+    """Even if another one, for other claims, has replaced it by then."""
+    first, second = Refresh("c"), Refresh("d")
+    state = rules.lead(rules.lead(EMPTY, at(0), first), at(0), second)
+    state = rules.complete(state, at(1), first, token(100, "c"), 0)
+    state = rules.complete(state, at(1), second, token(100, "d"), 0)
+    assert state.token == token(100, "d")
+    assert rules.decide(state, at(2), Refresh("c"), first).token == token(100, "c")
+
+
+def test_who_waited_too_long_is_told_and_starts_no_other() -> None:
+    """It might be part of the refresh, by way of a thread that nothing is known of."""
+    waited = Refresh()
+    state = rules.lead(EMPTY, at(0), waited)
+    decision = rules.decide(state, at(60), Refresh(), waited)
+    assert isinstance(decision.error, TimeoutError)
+    assert "60 seconds: set shorter time-outs" in str(decision.error)
 
 
 class Awkward(Exception):
@@ -402,7 +550,7 @@ def raised(failure):
 def test_a_detached_exception_is_a_copy_without_a_traceback(failure):
     """Same class, text and attributes; another object."""
     original = raised(failure)
-    twin = _refresh.detached(original)
+    twin = rules.detached(original)
     assert twin is not original
     assert type(twin) is type(original)
     assert str(twin) == str(original)
@@ -414,7 +562,7 @@ def test_a_detached_exception_is_a_copy_without_a_traceback(failure):
 @pytest.mark.parametrize("failure", [Awkward(1, 2), Changing("x")])
 def test_an_exception_that_its_constructor_cannot_copy_keeps_its_class(failure):
     """Its callers' except clauses are written for it."""
-    twin = _refresh.detached(raised(failure))
+    twin = rules.detached(raised(failure))
     assert twin is not failure
     assert type(twin) is type(failure)
     assert str(twin) == str(failure)
@@ -429,7 +577,7 @@ class Unprintable(Exception):
 
 def test_an_exception_that_cannot_be_copied_is_told_about():
     """Another class then says what happened."""
-    twin = _refresh.detached(raised(Unprintable()))
+    twin = rules.detached(raised(Unprintable()))
     assert type(twin) is ClientAuthenticationError
     assert str(twin) == "Unprintable"
 
@@ -438,24 +586,43 @@ class Broken(Exception):
     """An exception whose response cannot be had."""
 
     @property
-    def response(self):
+    def response(self) -> Any:
         raise KeyError
 
 
-def test_a_response_that_cannot_be_had_is_none():
+def test_a_response_that_cannot_be_had_is_none() -> None:
     """What matters is the failure itself."""
-    failure = _refresh.read_failure(Broken("x"))
-    assert (type(failure.error), failure.wait) == (Broken, 0)
+    state = failed(EMPTY, at(0), Broken("x"))
+    assert (type(state.error), state.hold_until) == (Broken, at(0).mono)
 
 
-def test_an_issuer_that_returns_the_same_token_for_ten_minutes_is_asked_twelve_times_at_most():
-    """Fault 8: both the background and callers ask each second until the token expires."""
+def test_an_error_that_is_kept_leads_to_no_frame_request_or_other_error() -> None:
+    """Its class, its text and its plain attributes stay."""
+    inner = raised(OSError(2, "no"))
+    try:
+        raise HttpResponseError("down", error=inner) from inner
+    except HttpResponseError as exc:
+        error = exc
+    error.response = busy("5").response
+    error.args = (*error.args, inner)
+    kept: Any = rules.to_keep(error)
+    assert (type(kept), str(kept.message), kept.response) == (HttpResponseError, "down", None)
+    assert (kept.exc_traceback, kept.__traceback__, kept.__cause__) == (None, None, None)
+    assert kept.inner_exception is not inner
+    assert (str(kept.inner_exception), kept.inner_exception.__traceback__) == (str(inner), None)
+    assert kept.args[-1].__traceback__ is None
+    assert error.exc_traceback is not None or error.__traceback__ is not None
+
+
+def test_an_issuer_that_returns_the_same_token_for_ten_minutes_is_asked_twelve_times_at_most() -> (
+    None
+):
+    """Both the background and callers ask each second until the token expires."""
     state, calls = started(3600, proactive=True), 0
     for second in range(3000, 3600):
         now = at(second)
-        is_due = now.wall >= state.due_on
-        for ahead in (True, False) if is_due else (False,):
-            if _refresh.decide(state, now, ahead=ahead) is Action.REFRESH:
+        for ahead in (True, False) if due_in(state, now) <= 0 else (False,):
+            if decide(state, now, ahead=ahead) is Action.LEAD:
                 calls += 1
-                state = _refresh.succeed(state, VALID.token, now, None, proactive=True)
+                state = ended(state, now, VALID.token)
     assert 4 <= calls <= 12

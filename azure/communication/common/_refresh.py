@@ -401,6 +401,10 @@ def complete(state: State, now: Now, refresh: Refresh, outcome: Outcome, jitter:
     if isinstance(outcome, AccessToken):
         refresh.token, refresh.error = outcome, None
         refresh.expires_at = now.mono + outcome.expires_on - now.wall
+        if before.token is not None and before.token.token == outcome.token:
+            # The clock may have been set back since it was issued; prolonged, it is a new one.
+            is_prolonged = outcome.expires_on > before.token.expires_on
+            refresh.expires_at = refresh.expires_at if is_prolonged else before.deadline_at
         return _succeed(state, outcome, now, None if is_late else refresh.claims, is_late=is_late)
     if outcome is None:
         return state if is_late else _abandon(state, now)

@@ -1,0 +1,272 @@
+"""One credential's cache by itself: refreshes that overlap, are late, abandoned or lost."""
+
+import contextvars
+from typing import Any
+
+import pytest
+from azure.core.credentials import AccessToken
+
+from scaffolding import Clock, TokenCache, cache_module, rules
+
+Action, Refresh = rules.Action, rules.Refresh
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+class Noted:
+    """A waiter that notes whether it was woken, and what the background was told."""
+
+    def __init__(self) -> None:
+        self.woken = self.changes = 0
+
+    def wake(self) -> bool:
+        self.woken += 1
+        return True
+
+    def change(self, cache: TokenCache) -> None:
+        self.changes += 1
+
+
+@pytest.fixture
+def noted() -> Noted:
+    return Noted()
+
+
+@pytest.fixture
+def cache(clock: Clock, noted: Noted) -> TokenCache:
+    cache = TokenCache(
+        None,
+        lambda options, held: None,
+        proactive=True,
+        clock=clock.sources(),
+        on_change=noted.change,
+    )
+    cache.waiters[noted] = noted
+    return cache
+
+
+def lead(cache: TokenCache, claims: str | None = None) -> Any:
+    """Begin a refresh and return it."""
+    refresh = Refresh(claims)
+    assert cache.begin(refresh).action is Action.LEAD
+    return refresh
+
+
+def ask(cache: TokenCache, claims: str | None = None, waited: Any = None) -> Any:
+    """Return what a caller is told that begins no refresh."""
+    return cache.begin(Refresh(claims), waited)
+
+
+def token(clock: Clock, text: str, life: float) -> AccessToken:
+    return AccessToken(text, int(clock.wall() + life))
+
+
+@pytest.mark.parametrize("claims", [None, "c"])
+def test_a_late_result_counts_only_if_it_expires_later(
+    cache: TokenCache, clock: Clock, claims: str | None
+) -> None:
+    """Whoever led it gets a token either way."""
+    slow = lead(cache, claims)
+    clock.advance(60)
+    cache.complete(lead(cache, claims), token(clock, "fast", 600))
+    cache.complete(slow, token(clock, "older", 300))
+    assert cache.state.token == token(clock, "fast", 600)
+    assert ask(cache, waited=slow).token == token(clock, "fast", 600)
+
+    slow = lead(cache, "d")
+    clock.advance(60)
+    cache.complete(lead(cache, "d"), token(clock, "fast2", 600))
+    cache.complete(slow, token(clock, "newer", 900))
+    assert cache.state.token == token(clock, "newer", 900)
+    assert ask(cache, "d", slow).token == token(clock, "newer", 900)
+
+
+def test_a_late_failure_says_nothing(cache: TokenCache, clock: Clock) -> None:
+    """It reaches those who waited for it and changes no hold."""
+    slow = lead(cache)
+    clock.advance(60)
+    fast = lead(cache)
+    cache.complete(slow, ConnectionError("late"))
+    assert str(ask(cache, "c", slow).error) == "late"
+    assert cache.state.failures == 0
+    assert ask(cache).refresh is fast
+
+
+def test_an_abandoned_refresh_leaves_no_trace(cache: TokenCache, noted: Noted) -> None:
+    """Those who waited for it are woken, and the next caller leads another; nobody is told."""
+    refresh = lead(cache)
+    cache.complete(refresh, None)
+    assert noted.woken == 1
+    assert (cache.state.failures, cache.state.refreshes) == (0, ())
+    assert ask(cache, waited=refresh).action is Action.LEAD
+
+
+def test_a_caller_without_claims_waits_for_any_refresh_that_is_not_overdue(
+    cache: TokenCache, clock: Clock
+) -> None:
+    """A token with claims serves those who ask for none, but not the other way round."""
+    plain, forced = lead(cache), lead(cache, "c")
+    assert ask(cache).refresh is plain
+    assert ask(cache, "c").refresh is forced
+    clock.advance(30)
+    other = lead(cache, "d")
+    clock.advance(30)
+    assert ask(cache).refresh is other
+    assert lead(cache, "c") is not forced
+
+
+def test_a_refresh_for_claims_that_brought_nothing_returns_no_token_without_them(
+    cache: TokenCache, clock: Clock
+) -> None:
+    """The valid token would not satisfy the one who asked for claims."""
+    cache.complete(lead(cache), token(clock, "t", 3600))
+    forced = lead(cache, "c")
+    cache.complete(forced, None)
+    again = Refresh("c")
+    assert cache.begin(again, forced).action is Action.LEAD
+    cache.complete(again, ConnectionError("down"))
+    forced = again
+    assert str(ask(cache, "c", forced).error) == "down"
+    assert ask(cache).token == token(clock, "t", 3600)
+
+
+def test_closing_ends_every_refresh(cache: TokenCache, clock: Clock, noted: Noted) -> None:
+    """Those who wait are told at once, and a result that comes later is dropped."""
+    refresh = lead(cache)
+    cache.close()
+    assert (noted.woken >= 1, noted.changes) == (True, 1)
+    assert "closed" in str(ask(cache, waited=refresh).error)
+    cache.complete(refresh, token(clock, "t", 3600))
+    assert cache.state == rules.State(closed=True)
+    assert "closed" in str(ask(cache, waited=refresh).error)
+
+
+def test_every_outcome_is_told_to_the_background_and_to_those_who_wait(
+    cache: TokenCache, clock: Clock, noted: Noted
+) -> None:
+    """A success, a failure, nothing at all, and what is completed a second time."""
+    for claims, outcome in (("c", token(clock, "t", 60)), ("d", ConnectionError()), ("e", None)):
+        refresh = lead(cache, claims)
+        for _ in range(2):
+            before = noted.woken, noted.changes
+            cache.complete(refresh, outcome)
+            assert (noted.woken, noted.changes) == (before[0] + 1, before[1] + 1)
+
+
+def test_completing_twice_changes_nothing(cache: TokenCache, clock: Clock) -> None:
+    """Not even if the token was refused in between."""
+    refresh = lead(cache)
+    cache.complete(refresh, token(clock, "t", 3600))
+    state = cache.state
+    cache.complete(refresh, token(clock, "t", 3600))
+    assert cache.state is state
+    cache.invalidate("t")
+    state = cache.state
+    cache.complete(refresh, token(clock, "t", 3600))
+    assert cache.state is state
+    assert ask(cache, waited=refresh).action is Action.LEAD
+
+
+def test_completing_what_was_never_begun_changes_nothing(cache: TokenCache, noted: Noted) -> None:
+    """The drivers complete whatever they asked for."""
+    state = cache.state
+    cache.complete(Refresh(), ConnectionError("down"))
+    assert (cache.state is state, noted.woken) == (True, 0)
+
+
+@pytest.mark.parametrize("claims", [None, "c"])
+@pytest.mark.parametrize("asked", [None, "c", "d"])
+def test_a_refresher_never_starts_another_refresh_of_its_own_credential(
+    cache: TokenCache, clock: Clock, claims: str | None, asked: str | None
+) -> None:
+    """Whatever claims it asks for, and even if it is overdue: there is a token, or an error."""
+    refresh = lead(cache, claims)
+    mark = cache_module.REFRESHING.set(frozenset({refresh.number}))
+    try:
+        for _ in range(2):
+            assert "credential that it refreshes" in str(ask(cache, asked).error)
+            clock.advance(60)
+        other = contextvars.Context().run(lead, cache, "other")
+        cache.complete(other, token(clock, "t", 3600))
+        assert ask(cache).token == token(clock, "t", 3600)
+    finally:
+        cache_module.REFRESHING.reset(mark)
+
+
+@pytest.mark.parametrize(("left", "patience"), [(100, 10), (20, 10), (4, 2)])
+def test_a_valid_token_in_hand_limits_how_long_its_owner_waits(
+    cache: TokenCache, clock: Clock, left: float, patience: float
+) -> None:
+    """Ten seconds, or half of the life that is left."""
+    cache.complete(lead(cache), token(clock, "t", 3600))
+    clock.advance(3600 - left)
+    assert ask(cache).patience == patience
+
+
+def test_without_one_the_wait_is_for_the_rest_of_the_minute(
+    cache: TokenCache, clock: Clock
+) -> None:
+    """Claims have no other token that would do."""
+    refresh = lead(cache)
+    clock.advance(20)
+    assert ask(cache).patience == 40
+    cache.complete(refresh, token(clock, "t", 3600))
+    assert ask(cache, "c").patience == 60
+
+
+def test_of_two_changes_at_once_both_count(cache: TokenCache, clock: Clock) -> None:
+    """Who comes second computes anew: here, a token is refused while a refresh begins."""
+    cache.complete(lead(cache), token(clock, "t", 100))
+    clock.advance(60)
+    original, interfered = rules.lead, []
+
+    def interfere(*args: Any) -> Any:
+        state = original(*args)
+        if not interfered:
+            interfered.append(True)
+            cache.invalidate("t")
+        return state
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rules, "lead", interfere)
+        refresh = lead(cache)
+    assert cache.state.token is None
+    assert cache.state.refreshes == (refresh,)
+
+
+def test_a_caller_that_was_overtaken_waits_for_who_was_faster(
+    cache: TokenCache, clock: Clock
+) -> None:
+    """And its own refresh, which is not in progress, is completed without effect."""
+    original, faster = rules.lead, []
+
+    def overtake(*args: Any) -> Any:
+        state = original(*args)
+        if not faster:
+            faster.append(None)
+            faster.append(lead(cache))
+        return state
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rules, "lead", overtake)
+        slower = Refresh()
+        decision = cache.begin(slower)
+    assert (decision.action, decision.refresh) == (Action.WAIT, faster[1])
+    cache.complete(slower, ConnectionError("unused"))
+    assert (cache.state.refreshes, cache.state.failures) == ((faster[1],), 0)
+
+
+def test_a_superseded_state_is_not_read_any_more(cache: TokenCache, clock: Clock) -> None:
+    """Even by a thread that puts it back, as one may that was interrupted when it replaced it."""
+    cache.complete(lead(cache), token(clock, "t", 3600))
+    before = cache.snapshot
+    cache.invalidate("t")
+    cache.snapshot = before
+    wall, mono, fresh_on, fresh_at, _ = before.fast
+    assert wall() >= fresh_on
+    assert mono() >= fresh_at
+    assert cache.state.token is None
+    assert cache.snapshot is not before
