@@ -20,7 +20,7 @@ from typing_extensions import Self  # azure-core has loaded it by now
 from .. import _token
 from .._arguments import read_arguments
 from .._cache import REFRESHING, CachedTokenCredential, TokenCache, error_to_raise
-from .._refresh import Action, Decision, Outcome, Refresh, closed
+from .._refresh import NOTHING, Action, Decision, Outcome, Refresh, closed
 from .._token import TokenLike
 from ._scheduler import arm
 
@@ -270,27 +270,32 @@ def _result(cache: TokenCache, options: dict[str, Any]) -> AccessToken | Excepti
     claims = options.get("claims") or None
     waited: Refresh | None = None
     led: Refresh | None = None
-    while True:
-        request = Refresh(claims)
-        outcome: Outcome = None
-        try:
+    request, decision = Refresh(claims), NOTHING
+    outcome: Outcome = None
+    try:
+        while True:
             try:
-                decision = cache.begin(request, waited)
-                if decision.action is Action.LEAD:
-                    outcome = _call(cache, request.number, options)
-            finally:
+                try:
+                    decision = cache.begin(request, waited)
+                    if decision.action is Action.LEAD:
+                        outcome = _call(cache, request.number, options)
+                finally:
+                    cache.complete(request, outcome)
+            finally:  # again, if an interrupt came into it
                 cache.complete(request, outcome)
-        finally:  # again, if an interrupt came into it
-            cache.complete(request, outcome)
-        if decision.token is not None:
-            return decision.token
-        if decision.action is Action.RAISE:
-            return error_to_raise(decision, led)
-        waited = decision.refresh
-        if decision.action is Action.WAIT:
-            _wait(cache, decision)
-        else:
-            led = waited
+            if decision.token is not None:
+                return decision.token
+            if decision.action is Action.RAISE:
+                return error_to_raise(decision, led)
+            waited = decision.refresh
+            if decision.action is Action.WAIT:
+                _wait(cache, decision)
+            else:
+                led = waited
+            request, outcome = Refresh(claims), None
+    finally:
+        # The traceback of the refresher's error leads back to this frame: a cycle, if it led on.
+        del request, decision, outcome, waited, led
 
 
 def _call(cache: TokenCache, number: int, options: dict[str, Any]) -> Outcome:
@@ -317,7 +322,7 @@ def _wait(cache: TokenCache, decision: Decision) -> None:
 
 def _refresh_ahead(cache: TokenCache) -> None:
     """Refresh in the background, if it should be; called on a worker."""
-    request = Refresh(ahead=True)
+    request, decision = Refresh(ahead=True), NOTHING
     outcome: Outcome = None
     try:
         try:
@@ -330,6 +335,7 @@ def _refresh_ahead(cache: TokenCache) -> None:
             cache.complete(request, outcome)
     finally:  # again, if an interrupt came into it
         cache.complete(request, outcome)
+        del request, decision, outcome  # to which the traceback of the refresher's error leads back
 
 
 def _call_in_background(cache: TokenCache, number: int) -> Outcome:
