@@ -1,15 +1,13 @@
 """What coroutines, event loops and cancellation do to one asynchronous credential."""
 
 import asyncio
-import contextlib
 import gc
 import logging
 import sys
 import threading
 import time
-import traceback
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -31,9 +29,10 @@ from scaffolding import (
     on_clock,
     rules,
     run_async,
+    running_loop,
     state_of,
+    stop_loop,
     turn_until,
-    wait_until,
 )
 
 Waiting = tuple[type[CommunicationTokenCredential], Tally]
@@ -68,32 +67,6 @@ def complaints(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
         for record in [*caplog.get_records("call"), *caplog.get_records("teardown")]
         if record.name == "asyncio" and record.levelno >= logging.WARNING
     ] == expected
-
-
-@contextlib.contextmanager
-def running_loop() -> Iterator[asyncio.AbstractEventLoop]:
-    """An event loop that runs on a thread of its own."""
-    loop = asyncio.new_event_loop()
-    thread = Call(loop.run_forever)
-    try:
-        yield loop
-    finally:
-        if loop.is_running():
-            stop(loop, thread)
-        if not loop.is_closed():
-            for task in asyncio.all_tasks(loop):
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    loop.run_until_complete(task)
-            loop.close()
-
-
-def stop(loop: asyncio.AbstractEventLoop, thread: "Call[None] | None" = None) -> None:
-    """Stop a loop in the middle of whatever it does."""
-    loop.call_soon_threadsafe(loop.stop)
-    if thread is not None:
-        thread.settle()
-    wait_until(lambda: not loop.is_running())
 
 
 # ---- Many callers, one refresh
@@ -131,52 +104,6 @@ def test_coroutines_share_one_refresh_beside_a_heartbeat(
     assert len(run_async(main())) == 1
     assert issuer.calls == 1
     assert counted.value == count
-
-
-def test_coroutines_share_one_failure(clock: Clock, waiting: Waiting) -> None:
-    """One call fails for all; its caller gets the exception, the others copies of it."""
-    credential_type, counted = waiting
-    error = ConnectionError("the issuer is away")
-    issuer = Issuer(error)
-    issuer.hold()
-    credential = credential_type(token_refresher=issuer.issue)
-
-    async def main() -> list[Any]:
-        calls = [asyncio.create_task(credential.get_token()) for _ in range(1_000)]
-        await turn_until(lambda: counted.value == 1_000)
-        issuer.release()
-        return await asyncio.gather(*calls, return_exceptions=True)
-
-    errors = run_async(main())
-    assert issuer.calls == 1
-    assert {type(each) for each in errors} == {ConnectionError}
-    assert {str(each) for each in errors} == {"the issuer is away"}
-    assert len({id(each) for each in errors}) == 1_000
-    assert errors[0] is error
-    assert all(each.__cause__ is error for each in errors[1:])
-    depths = {len(list(traceback.walk_tb(each.__traceback__))) for each in errors[1:]}
-    assert len(depths) == 1
-
-
-def test_waiting_coroutines_use_no_cpu(waiting: Waiting) -> None:
-    """A thousand coroutines wait for half a second at next to no cost."""
-    credential_type, counted = waiting
-    issuer = Issuer()
-    issuer.hold()
-    credential = credential_type(token_refresher=issuer.issue)
-
-    async def main() -> float:
-        calls = [asyncio.create_task(credential.get_token()) for _ in range(1_000)]
-        await turn_until(lambda: counted.value == 1_000)
-        before = time.process_time()
-        await asyncio.sleep(0.5)
-        spent = time.process_time() - before
-        for call in calls:
-            call.cancel()
-        issuer.release()
-        return spent
-
-    assert run_async(main()) < 0.1
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="asyncio has no eager tasks yet")
@@ -229,40 +156,6 @@ def test_nobody_waits_for_a_slow_refresh_of_a_valid_token(
 # ---- What a refresher returns
 
 
-async def _answer() -> str:
-    return "unused"
-
-
-BAD_RESULTS: list[Any] = [
-    pytest.param(lambda: make_token(1_600_000_000), ValueError, "expired", id="expired"),
-    pytest.param(lambda: None, TypeError, "NoneType", id="None"),
-    pytest.param(lambda: 42, TypeError, "int", id="int"),
-    pytest.param(lambda: "", ValueError, "not a JWT", id="empty"),
-    pytest.param(lambda: asyncio.sleep(0, _answer), TypeError, "function", id="function"),
-]
-
-
-@pytest.mark.parametrize("kind", ["plain", "async"])
-@pytest.mark.parametrize(("result", "error", "words"), BAD_RESULTS)
-def test_a_bad_result_is_explained(
-    clock: Clock, kind: str, result: Callable[[], Any], error: type[Exception], words: str
-) -> None:
-    """An expired, empty or foreign result is a typed error, and harms no valid token."""
-    credential_type = on_clock(CommunicationTokenCredential, clock)
-    first = make_token(clock.wall() + 100)
-
-    async def main() -> str:
-        issuer = Issuer(result, result)
-        refresher = issuer if kind == "plain" else issuer.issue
-        with pytest.raises(error, match=words):
-            await credential_type(token_refresher=refresher).get_token()
-        credential = credential_type(first, token_refresher=refresher)
-        clock.advance(60)
-        return (await credential.get_token()).token
-
-    assert run_async(main()) == first
-
-
 # ---- A refresher that hangs
 
 
@@ -302,33 +195,6 @@ def test_a_time_out_of_the_refresher_is_its_own(error: Exception) -> None:
     with pytest.raises(type(error)) as caught:
         run_async(credential.get_token())
     assert caught.value is error
-
-
-def test_a_late_result_of_a_superseded_refresh(clock: Clock, waiting: Waiting) -> None:
-    """After a minute a newcomer starts another refresh; the late result is no newer."""
-    credential_type, _ = waiting
-    late, prompt = make_token(clock.wall() + 1_800), make_token(clock.wall() + 3_600)
-
-    async def main() -> list[str]:
-        hung = asyncio.Event()
-
-        async def hang() -> str:
-            await hung.wait()
-            return late
-
-        issuer = Issuer(hang, prompt)
-        credential = credential_type(token_refresher=issuer.issue)
-        leader = asyncio.create_task(credential.get_token())
-        await turn_until(lambda: issuer.calls == 1)
-        clock.advance(60)
-        tokens = [(await credential.get_token()).token]
-        hung.set()
-        tokens.append((await leader).token)
-        tokens.append((await credential.get_token()).token)
-        assert issuer.calls == 2
-        return tokens
-
-    assert run_async(main()) == [prompt] * 3
 
 
 # ---- Interrupts and cancellation
@@ -541,7 +407,7 @@ def test_a_newcomer_does_not_wait_for_a_loop_that_has_stopped(clock: Clock) -> N
     with running_loop() as loop:
         call = asyncio.run_coroutine_threadsafe(credential.get_token(), loop)
         issuer.wait_for_call(1)
-        stop(loop)
+        stop_loop(loop)
         issuer.release()
         assert run_async(credential.get_token()).token == fresh
         assert issuer.calls == 2
@@ -562,7 +428,7 @@ def test_a_waiter_takes_over_from_a_loop_that_has_stopped(clock: Clock, waiting:
         clock.advance(59.9)
         waiter = Call(lambda: asyncio.run(credential.get_token()))
         counted.wait_for(2)
-        stop(loop)
+        stop_loop(loop)
         clock.advance(0.2)
         assert waiter.value().token == fresh
         assert issuer.calls == 2
@@ -620,7 +486,7 @@ def test_a_loop_that_has_stopped_refreshes_nothing_ahead(clock: Clock) -> None:
     with running_loop() as loop:
         assert asyncio.run_coroutine_threadsafe(armed(), loop).result(DEADLINE)
         assert not run_async(armed())
-        stop(loop)
+        stop_loop(loop)
         assert run_async(armed())
 
 
@@ -696,22 +562,6 @@ def test_a_refresher_that_asks_its_own_credential_is_told(
         run_async(credential.get_token())
 
 
-def test_two_refreshers_that_wait_for_each_other_are_told(clock: Clock) -> None:
-    """A circle through another credential is found as well."""
-    credential_type = on_clock(CommunicationTokenCredential, clock)
-
-    async def ask_second() -> str:
-        return (await second.get_token()).token
-
-    async def ask_first() -> str:
-        return (await first.get_token()).token
-
-    first = credential_type(token_refresher=ask_second)
-    second = credential_type(token_refresher=ask_first)
-    with pytest.raises(RuntimeError, match="from the credential that it refreshes"):
-        run_async(first.get_token())
-
-
 def test_a_refresher_that_waits_for_itself_through_a_helper_ends(
     clock: Clock, waiting: Waiting
 ) -> None:
@@ -736,91 +586,4 @@ def test_a_refresher_that_waits_for_itself_through_a_helper_ends(
 # ---- Closing
 
 
-@pytest.mark.parametrize("elsewhere", [False, True])
-def test_close_fails_the_waiters_and_drops_what_comes_later(
-    clock: Clock, waiting: Waiting, elsewhere: bool
-) -> None:
-    """Closing in the middle of a refresh, from wherever, waits for nobody."""
-    credential_type, counted = waiting
-    issuer = Issuer(wall=clock.wall)
-    issuer.hold()
-    credential = credential_type(token_refresher=issuer.issue)
-
-    async def main() -> list[Any]:
-        calls = [asyncio.create_task(credential.get_token()) for _ in range(5)]
-        await turn_until(lambda: counted.value == 5 and issuer.calls == 1)
-        if elsewhere:
-            await asyncio.to_thread(lambda: asyncio.run(credential.close()))
-        else:
-            await credential.close()
-        results = await asyncio.gather(*calls, return_exceptions=True)
-        issuer.release()
-        flights = asyncio.all_tasks() - {asyncio.current_task()}
-        await asyncio.gather(*flights, return_exceptions=True)
-        with pytest.raises(RuntimeError, match="has been closed"):
-            await credential.get_token()
-        return results
-
-    results = run_async(main())
-    assert [(type(each), "has been closed" in str(each)) for each in results] == [
-        (RuntimeError, True)
-    ] * 5
-    assert issuer.calls == 1
-    assert state_of(credential).token is None
-
-
-def test_close_is_terminal_and_may_be_repeated(clock: Clock) -> None:
-    """A closed credential has no token and no way back, whoever closed it."""
-    issuer = Issuer(wall=clock.wall)
-    credential = on_clock(CommunicationTokenCredential, clock)(
-        make_token(clock.wall() + 3_600), token_refresher=issuer.issue, proactive_refresh=True
-    )
-
-    async def main() -> None:
-        with pytest.raises(KeyError):
-            async with credential:
-                raise KeyError
-        for _ in range(2):
-            await credential.close()
-        for ask in (credential.get_token, credential.get_token_info, credential.__aenter__):
-            with pytest.raises(RuntimeError, match="has been closed"):
-                await ask()
-
-    run_async(main())
-    asyncio.run(credential.close())
-    assert issuer.calls == 0
-
-
 # ---- Secrets
-
-
-def test_no_secret_shows(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    """No token in a repr, a log record, an exception or what asyncio prints of tasks."""
-    caplog.set_level(logging.DEBUG)
-    first, second = make_token(clock.wall() + 100), make_token(clock.wall() + 3_600)
-    texts: list[str] = []
-
-    async def refresh() -> str:
-        tasks = [repr(task) for task in asyncio.all_tasks()]
-        texts.extend([*tasks, *map(repr, state_of(credential).refreshes), repr(credential)])
-        return second
-
-    issuer = Issuer(ConnectionError, refresh, 42, "Bearer " + second, first)
-    credential = on_clock(CommunicationTokenCredential, clock)(first, token_refresher=issuer.issue)
-
-    async def main() -> None:
-        for pause in (0, 60, 41):
-            clock.advance(pause)
-            texts.append(repr([await credential.get_token(), await credential.get_token_info()]))
-        for _ in range(3):
-            clock.advance(4_000)
-            with pytest.raises((TypeError, ValueError)) as caught:
-                await credential.get_token()
-            texts.append("".join(traceback.format_exception(caught.value)))
-
-    run_async(main())
-    texts.append(caplog.text)
-    texts.extend(str(vars(record)) for record in caplog.records)
-    assert issuer.calls == 5
-    for token in (first, second):
-        assert [text for text in texts if token.split(".")[1] in text] == []

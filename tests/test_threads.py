@@ -1,18 +1,10 @@
 """What real threads do to one synchronous credential, and signals to the thread that refreshes."""
 
-import asyncio
 import contextvars
-import copy
-import gc
-import logging
-import pickle
 import signal
 import sys
 import threading
-import time
-import traceback
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,7 +12,6 @@ from azure.communication.common import CommunicationTokenCredential
 from azure.core.credentials import AccessToken, AccessTokenInfo
 
 from scaffolding import (
-    DEADLINE,
     Call,
     Clock,
     Fault,
@@ -56,57 +47,7 @@ def interruptible() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-def expire(credential: CommunicationTokenCredential, clock: Clock) -> None:
-    """Let the current token expire."""
-    token = state_of(credential).token
-    assert token is not None
-    clock.advance(token.expires_on - clock.wall() + 1)
-
-
-def depth(error: BaseException) -> int:
-    """Return how many frames the traceback of an exception has."""
-    return len(list(traceback.walk_tb(error.__traceback__)))
-
-
 # ---- Many callers, one refresh
-
-
-@pytest.mark.parametrize("count", [2, 50, 200])
-def test_threads_on_an_expired_token_share_one_refresh(
-    clock: Clock, waiting: tuple[type[CommunicationTokenCredential], Tally], count: int
-) -> None:
-    """However many threads meet an expired token, the refresher is called once."""
-    credential_type, counted = waiting
-    issuer = Issuer(wall=clock.wall)
-    issuer.hold()
-    credential = credential_type(make_token(clock.wall() + 60), token_refresher=issuer)
-    expire(credential, clock)
-    calls = call_together(count, credential.get_token)
-    counted.wait_for(count)
-    issuer.release()
-    assert len({call.value().token for call in calls}) == 1
-    assert issuer.calls == 1
-
-
-def test_threads_share_one_failure(
-    clock: Clock, waiting: tuple[type[CommunicationTokenCredential], Tally]
-) -> None:
-    """One call fails for all; its caller gets the exception, the others copies of it."""
-    credential_type, counted = waiting
-    error = ConnectionError("the issuer is away")
-    issuer = Issuer(error, wall=clock.wall)
-    issuer.hold()
-    credential = credential_type(token_refresher=issuer)
-    calls = call_together(50, credential.get_token)
-    counted.wait_for(50)
-    issuer.release()
-    errors = [call.error() for call in calls]
-    assert issuer.calls == 1
-    assert {type(each) for each in errors} == {ConnectionError}
-    assert {str(each) for each in errors} == {"the issuer is away"}
-    assert len({id(each) for each in errors}) == 50
-    assert [each for each in errors if each is error] == [error]
-    assert all(each.__cause__ is error for each in errors if each is not error)
 
 
 def test_what_an_exception_carries_does_not_grow(clock: Clock) -> None:
@@ -130,155 +71,10 @@ def test_what_an_exception_carries_does_not_grow(clock: Clock) -> None:
     assert getattr(error, "__notes__", ["said the refresher"]) == ["said the refresher"]
 
 
-class UnprintableError(Exception):
-    """An exception with a mistake of its own."""
-
-    def __str__(self) -> str:
-        raise AttributeError("no response")
-
-
-def test_an_exception_that_cannot_be_printed_reaches_everybody(
-    clock: Clock, waiting: tuple[type[CommunicationTokenCredential], Tally]
-) -> None:
-    """The mistakes in a user's exception class keep nobody waiting."""
-    credential_type, counted = waiting
-    issuer = Issuer(UnprintableError)
-    issuer.hold()
-    credential = credential_type(token_refresher=issuer)
-    calls = call_together(2, credential.get_token)
-    counted.wait_for(2)
-    issuer.release()
-    names = {type(call.error()).__name__ for call in calls}
-    assert names == {"UnprintableError", "ClientAuthenticationError"}
-
-
-def test_waiting_threads_use_no_cpu(
-    clock: Clock, waiting: tuple[type[CommunicationTokenCredential], Tally]
-) -> None:
-    """Thirty-two threads wait for half a second at next to no cost."""
-    credential_type, counted = waiting
-    issuer = Issuer(wall=clock.wall)
-    issuer.hold()
-    credential = credential_type(token_refresher=issuer)
-    calls = call_together(32, credential.get_token)
-    counted.wait_for(32)
-    before = time.process_time()
-    assert not threading.Event().wait(0.5)
-    assert time.process_time() - before < 0.1
-    issuer.release()
-    assert len({call.value().token for call in calls}) == 1
-
-
 # ---- What a refresher returns
 
 
-async def _answer() -> str:
-    return "unused"
-
-
-def _future() -> Any:
-    loop = asyncio.new_event_loop()
-    loop.close()
-    return loop.create_future()
-
-
-BAD_RESULTS: list[Any] = [
-    pytest.param(lambda: make_token(1_600_000_000), ValueError, "expired", id="expired"),
-    pytest.param(lambda: None, TypeError, "NoneType", id="None"),
-    pytest.param(lambda: 42, TypeError, "int", id="int"),
-    pytest.param(lambda: "", ValueError, "not a JWT", id="empty"),
-    pytest.param(lambda: "rubbish", ValueError, "not a JWT", id="rubbish"),
-    pytest.param(lambda: _answer(), TypeError, "awaitable", id="coroutine"),
-    pytest.param(_future, TypeError, "awaitable", id="future"),
-]
-
-
-@pytest.mark.parametrize(("refresher", "kind", "words"), BAD_RESULTS)
-def test_a_bad_result_is_explained(
-    clock: Clock,
-    caplog: pytest.LogCaptureFixture,
-    refresher: Callable[[], Any],
-    kind: type[Exception],
-    words: str,
-) -> None:
-    """An expired, empty or foreign result is a typed error, and harms no valid token."""
-    credential_type = on_clock(CommunicationTokenCredential, clock)
-    with pytest.raises(kind, match=words):
-        credential_type(token_refresher=refresher).get_token()
-    first = make_token(clock.wall() + 100)
-    credential = credential_type(first, token_refresher=refresher)
-    clock.advance(60)  # into the window
-    assert credential.get_token().token == first
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
-    with warnings.catch_warnings():  # of a coroutine that was never awaited
-        warnings.simplefilter("error")
-        gc.collect()
-
-
 # ---- A refresher that hangs
-
-
-def test_waiters_give_up_and_a_newcomer_starts_another_refresh(
-    clock: Clock, waiting: tuple[type[CommunicationTokenCredential], Tally]
-) -> None:
-    """Who waited gives up after 60 s, and the next caller does not wait any more."""
-    credential_type, counted = waiting
-    late, prompt = make_token(clock.wall() + 1_800), make_token(clock.wall() + 3_600)
-    hung = threading.Event()
-    issuer = Issuer(lambda: late if hung.wait(DEADLINE) else None, prompt)
-    credential = credential_type(token_refresher=issuer)
-    leader = Call(credential.get_token)
-    issuer.wait_for_call(1)
-    clock.advance(59.9)
-    waiters = call_together(3, credential.get_token)
-    counted.wait_for(4)
-    clock.advance(0.2)
-    for waiter in waiters:
-        with pytest.raises(TimeoutError, match="60 seconds"):
-            waiter.value()
-    assert issuer.calls == 1
-    assert credential.get_token().token == prompt
-    assert issuer.calls == 2
-    hung.set()
-    assert leader.value().token == prompt, "the late result expires earlier and does not count"
-    assert credential.get_token().token == prompt
-
-
-def test_a_late_result_that_is_newer_counts(clock: Clock) -> None:
-    """What a superseded refresh brings in the end is taken if it lasts longer."""
-    late, prompt = make_token(clock.wall() + 7_200), make_token(clock.wall() + 3_600)
-    hung = threading.Event()
-    issuer = Issuer(lambda: late if hung.wait(DEADLINE) else None, prompt)
-    credential = on_clock(CommunicationTokenCredential, clock)(token_refresher=issuer)
-    leader = Call(credential.get_token)
-    issuer.wait_for_call(1)
-    clock.advance(60)
-    assert credential.get_token().token == prompt
-    hung.set()
-    assert leader.value().token == late
-    assert credential.get_token().token == late
-    assert issuer.calls == 2
-
-
-def test_a_late_failure_does_not_count(clock: Clock) -> None:
-    """A superseded refresh that fails in the end leaves no trace on the new token."""
-    hung = threading.Event()
-    prompt = make_token(clock.wall() + 3_600)
-
-    def fail_late() -> None:
-        hung.wait(DEADLINE)
-        raise ConnectionError
-
-    issuer = Issuer(fail_late, prompt)
-    credential = on_clock(CommunicationTokenCredential, clock)(token_refresher=issuer)
-    leader = Call(credential.get_token)
-    issuer.wait_for_call(1)
-    clock.advance(60)
-    assert credential.get_token().token == prompt
-    before = state_of(credential)
-    hung.set()
-    assert leader.value().token == prompt
-    assert state_of(credential) is before
 
 
 def test_one_background_refresh_that_hangs_delays_no_other(
@@ -611,33 +407,6 @@ def test_a_finalizer_may_close_the_credential_at_any_point(
 # ---- Closing
 
 
-def test_close_fails_the_waiters_and_drops_what_comes_later(
-    clock: Clock, waiting: tuple[type[CommunicationTokenCredential], Tally]
-) -> None:
-    """Closing in the middle of a refresh does not wait for it, and nobody else does."""
-    credential_type, counted = waiting
-    issuer = Issuer(wall=clock.wall)
-    issuer.hold()
-    credential = credential_type(make_token(clock.wall() + 60), token_refresher=issuer)
-    expire(credential, clock)
-    leader = Call(credential.get_token)
-    issuer.wait_for_call(1)
-    waiters = call_together(5, credential.get_token)
-    counted.wait_for(6)
-    Call(credential.close).value()
-    for waiter in waiters:
-        with pytest.raises(RuntimeError, match="has been closed"):
-            waiter.value()
-    assert leader.is_alive()
-    issuer.release()
-    with pytest.raises(RuntimeError, match="has been closed"):
-        leader.value()
-    with pytest.raises(RuntimeError, match="has been closed"):
-        credential.get_token()
-    assert issuer.calls == 1
-    assert state_of(credential).token is None
-
-
 def test_close_is_terminal_and_may_be_repeated(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -659,81 +428,7 @@ def test_close_is_terminal_and_may_be_repeated(
     assert issuer.calls == 0
 
 
-def reachable(root: object) -> Iterator[object]:
-    """Yield everything that an object refers to, directly or not, except code and modules."""
-    seen: set[int] = set()
-    todo = [root]
-    while todo:
-        thing = todo.pop()
-        if id(thing) in seen or isinstance(thing, (type, type(sys), type(reachable))):
-            continue
-        seen.add(id(thing))
-        yield thing
-        todo.extend(gc.get_referents(thing))
-
-
-def test_a_closed_credential_forgets_its_token(clock: Clock) -> None:
-    """Nothing that a closed credential refers to holds the token any more."""
-    token = make_token(clock.wall() + 3_600)
-    credential = CommunicationTokenCredential(token, token_refresher=Issuer())
-    assert token in reachable(credential)
-    credential.close()
-    assert token not in reachable(credential)
-
-
 # ---- Secrets
-
-
-def test_no_secret_shows(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    """No token in a repr, a log record, an exception or a traceback."""
-    caplog.set_level(logging.DEBUG)
-    credential_type = on_clock(CommunicationTokenCredential, clock)
-    first, second = make_token(clock.wall() + 100), make_token(clock.wall() + 3_600)
-    expired = make_token(clock.wall() - 100)
-    texts: list[str] = []
-
-    def look(*things: object) -> None:
-        texts.extend(form(thing) for thing in things for form in (repr, str, "{}".format))
-
-    def refresh() -> str:
-        look(*state_of(credential).refreshes, credential)
-        return second
-
-    issuer = Issuer(ConnectionError, refresh, expired, first, 42, "Bearer " + second)
-    credential = credential_type(first, token_refresher=issuer)
-    look(credential.get_token(), credential.get_token_info(), state_of(credential))
-    clock.advance(60)
-    credential.get_token()  # fails
-    look(credential, state_of(credential))
-    clock.advance(41)
-    look(credential.get_token(), credential.get_token_info(), state_of(credential))
-    for _ in range(4):
-        credential.invalidate_token(second)
-        clock.advance(4_000)
-        with pytest.raises((TypeError, ValueError)) as caught:
-            credential.get_token()
-        texts.append("".join(traceback.format_exception(caught.value)))
-    for act in (pickle.dumps, copy.copy, copy.deepcopy, vars):
-        with pytest.raises(TypeError) as refused:
-            act(credential)
-        texts.append("".join(traceback.format_exception(refused.value)))
-    static = CommunicationTokenCredential(expired)
-    look(static, static.get_token(), static.get_token_info(), state_of(static))
-    malformed: list[Any] = ["Bearer " + first, first + "\n", f'"{first}"', {"token": first}]
-    for given in malformed:
-        with pytest.raises((TypeError, ValueError)) as wrong:
-            CommunicationTokenCredential(given)
-        texts.append("".join(traceback.format_exception(wrong.value)))
-    with pytest.raises(TypeError) as mistyped:
-        CommunicationTokenCredential(first, token_refreshr=lambda: first)  # type: ignore[call-overload]
-    texts.append("".join(traceback.format_exception(mistyped.value)))
-    texts.append(caplog.text)
-    texts.extend(str(vars(record)) for record in caplog.records)
-    assert len(caplog.records) == 3
-    assert issuer.calls == 6
-    for token in (first, second, expired):
-        for part in token.split(".")[1:2]:
-            assert [text for text in texts if part in text] == []
 
 
 @pytest.mark.parametrize("kind", [AccessToken, AccessTokenInfo])
