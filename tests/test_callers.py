@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fake_transport import WAYS, Callers, Way, outcome
+from fake_transport import WAYS, Callers, Tasks, Way, outcome
 from scaffolding import (
     Clock,
     Issuer,
@@ -95,6 +96,28 @@ def test_all_share_one_failure(way: Way, callers: Callers, waiting: tuple[Any, T
     copies = [each for each in errors if each is not error]
     assert all(each.__cause__ is error for each in copies)
     assert len({len(list(traceback.walk_tb(each.__traceback__))) for each in copies}) == 1
+
+
+@pytest.mark.parametrize("name", list(WAYS))
+def test_what_an_exception_carries_does_not_grow(clock: Clock, name: str) -> None:
+    """Many callers who get one failure again lengthen no traceback and no notes."""
+    way = WAYS[name]
+    error = ConnectionError("the issuer is away")
+    if sys.version_info >= (3, 11):
+        error.add_note("said the refresher")
+    issuer = Issuer(error, error)
+    credential = on_clock(way.Credential, clock)(token_refresher=way.refresher(issuer))
+    seen = set()
+    for nth in range(100):
+        with pytest.raises(ConnectionError) as caught:
+            way.call(credential.get_token)
+        if nth >= 2:
+            depth = len(list(traceback.walk_tb(caught.value.__traceback__)))
+            seen.add((depth, len(getattr(caught.value, "__notes__", []))))
+            assert caught.value is not error
+    assert issuer.calls == 2
+    assert len(seen) == 1
+    assert getattr(error, "__notes__", ["said the refresher"]) == ["said the refresher"]
 
 
 class UnprintableError(Exception):
@@ -232,7 +255,9 @@ def test_what_a_superseded_refresh_brings_in_the_end(
     led = outcome(leader).token
     if step == "longer":
         assert led == (longer if way is WAYS["sync"] else prompt)
-        assert outcome(callers.start(credential.get_token)).token == longer
+        ended = isinstance(callers, Tasks) or way is WAYS["sync"]
+        current = longer if ended else prompt  # for the refresh ends with its leader's loop
+        assert outcome(callers.start(credential.get_token)).token == current
     else:
         assert led == prompt
         assert state_of(credential) is before

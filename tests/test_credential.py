@@ -331,6 +331,17 @@ def test_a_credential_whose_constructor_failed_can_be_shown(way):
     assert repr(unfinished) in "".join(shown.format())
 
 
+@pytest.mark.parametrize("kind", [AccessToken, AccessTokenInfo])
+def test_a_token_object_is_shown_without_its_token(way, kind):
+    """What azure-core's classes would print, ours keep to themselves."""
+    given = kind("opaque-secret", int(time.time()) + 3600)
+    assert "opaque-secret" in repr(given)
+    credential = way.Credential(given)
+    assert "opaque-secret" not in repr(way.call(credential.get_token))
+    assert "opaque-secret" not in repr(way.call(credential.get_token_info))
+    assert way.call(credential.get_token).token == "opaque-secret"
+
+
 @pytest.mark.parametrize("duplicate", [pickle.dumps, copy.copy, copy.deepcopy])
 def test_a_credential_is_neither_pickled_nor_copied(way, duplicate):
     """The secret would travel, and the waiters could not; the error says what to do."""

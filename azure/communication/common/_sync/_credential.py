@@ -11,6 +11,7 @@ import inspect
 import queue
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from contextvars import Token
 from types import TracebackType
 from typing import Any, overload
 
@@ -274,15 +275,17 @@ def _result(cache: TokenCache, options: dict[str, Any]) -> AccessToken | Excepti
     outcome: Outcome = None
     try:
         while True:
+            mark = _mark(request)
             try:
                 try:
                     decision = cache.begin(request, waited)
                     if decision.action is Action.LEAD:
-                        outcome = _call(cache, request.number, options)
+                        outcome = _call(cache, options)
                 finally:
                     cache.complete(request, outcome)
             finally:  # again, if an interrupt came into it
                 cache.complete(request, outcome)
+                REFRESHING.reset(mark)
             if decision.token is not None:
                 return decision.token
             if decision.action is Action.RAISE:
@@ -298,15 +301,17 @@ def _result(cache: TokenCache, options: dict[str, Any]) -> AccessToken | Excepti
         del request, decision, outcome, waited, led
 
 
-def _call(cache: TokenCache, number: int, options: dict[str, Any]) -> Outcome:
+def _mark(request: Refresh) -> Token[frozenset[int]]:
+    """Have what runs here from now on, a finalizer for example, not wait for this refresh."""
+    return REFRESHING.set(REFRESHING.get() | {request.number})
+
+
+def _call(cache: TokenCache, options: dict[str, Any]) -> Outcome:
     """Call the source of tokens, and return what came of it."""
-    mark = REFRESHING.set(REFRESHING.get() | {number})
     try:
         return cache.read(cache.request(options))
     except Exception as error:  # noqa: BLE001 - the refresher is the user's
         return error
-    finally:
-        REFRESHING.reset(mark)
 
 
 def _wait(cache: TokenCache, decision: Decision) -> None:
@@ -324,23 +329,25 @@ def _refresh_ahead(cache: TokenCache) -> None:
     """Refresh in the background, if it should be; called on a worker."""
     request, decision = Refresh(ahead=True), NOTHING
     outcome: Outcome = None
+    mark = _mark(request)
     try:
         try:
             decision = cache.begin(request)
             if decision.action is Action.LEAD:
-                outcome = _call_in_background(cache, request.number)
+                outcome = _call_in_background(cache)
             else:
                 cache.changed()
         finally:
             cache.complete(request, outcome)
     finally:  # again, if an interrupt came into it
         cache.complete(request, outcome)
+        REFRESHING.reset(mark)
         del request, decision, outcome  # to which the traceback of the refresher's error leads back
 
 
-def _call_in_background(cache: TokenCache, number: int) -> Outcome:
+def _call_in_background(cache: TokenCache) -> Outcome:
     try:
-        return _call(cache, number, {})
+        return _call(cache, {})
     except BaseException as error:  # noqa: BLE001 - there is no caller to interrupt
         return RuntimeError(f"token_refresher raised {type(error).__name__}")
 
