@@ -247,8 +247,8 @@ def scheduler(refresh: RefreshAhead) -> Scheduler:
     found = _schedulers.get(process)
     if found is None:
         if not _has_hook and hasattr(os, "register_at_fork"):  # Windows has none
-            _has_hook = True  # for children, too
             os.register_at_fork(after_in_child=_look_after_fork)
+            _has_hook = True  # for children, too
         found = _schedulers.setdefault(process, Scheduler(refresh))
         for other in list(_schedulers):
             if other != process:
