@@ -337,7 +337,7 @@ def refresh_ahead(cache: TokenCache) -> None:
 def threadless(clock: Clock, workers: Workers | None = None, seed: int = 1) -> Scheduler:
     """Return a scheduler that looks at what is due when the test says so, with ``run_due``."""
     scheduler = Scheduler(refresh_ahead, clock.sources(random.Random(seed).random))
-    scheduler.is_started = True  # so it starts no thread
+    scheduler.runner["thread"] = weakref.ref(threading.main_thread())  # so it starts no other
     if workers is not None:
         scheduler.workers = workers
     return scheduler
