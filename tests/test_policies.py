@@ -283,7 +283,7 @@ def test_a_failed_refresh_gives_the_401_back(way: Way, caplog: pytest.LogCapture
     scene.revoke()
     with caplog.at_level(logging.WARNING, "azure.communication.common"):
         assert scene.send() == 401
-    assert "The service refused the token, and there is no other." in caplog.text
+    assert "The service rejected the token, and there is no other." in caplog.text
     assert "the issuer is down" in caplog.text
     assert first not in caplog.text
     assert scene.send() == 200
@@ -305,7 +305,7 @@ def test_a_service_that_refuses_every_token_causes_no_storm(way: Way) -> None:
             errors.append(str(error))
         clock.advance(1)
     assert set(statuses) == {401}
-    assert all("The service has refused" in error for error in errors)
+    assert all("The service rejected" in error for error in errors)
     assert 4 <= issuer.calls <= 8
     assert len(scene.transport.sent) <= issuer.calls + 1
 

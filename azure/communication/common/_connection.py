@@ -302,7 +302,9 @@ def _parse_connection_string(connection_string: str, argument: str) -> Connectio
 
 def with_scheme(endpoint: str) -> str:
     """Return an endpoint that may be a host alone with its scheme, which is https."""
-    return endpoint if "://" in endpoint else f"https://{endpoint}"
+    if "://" in endpoint or _looks_like_access_key(endpoint):
+        return endpoint
+    return f"https://{endpoint}"
 
 
 def _is_endpoint(text: str) -> bool:
