@@ -34,6 +34,7 @@ from azure.communication.common._sync import _credential as sync_credential
 from azure.communication.common._sync import _scheduler as sync_scheduler
 from azure.communication.common.aio import _credential as aio_credential
 from azure.communication.common.aio import _scheduler as aio_scheduler
+from azure.core.credentials import AccessToken
 
 __all__ = ["aio_credential", "aio_scheduler", "cache_module", "rules", "schedule_module"]
 
@@ -112,6 +113,11 @@ def state_of(credential: Any) -> rules.State:
     return cache_of(credential).state
 
 
+def source_of(credential: Any) -> Any:
+    """Return what a credential gets its tokens from."""
+    return cache_of(credential).source
+
+
 def waiting(credential: Any) -> int:
     """Return how many threads and coroutines wait for a refresh; in aio its leader does, too."""
     waiters = list(cache_of(credential).waiters.values())
@@ -133,6 +139,42 @@ def twin_of(
             schedule._heap.append((when, number, weakref.ref(twin), counts))
             twin.entry = number
     return twin
+
+
+class Item:
+    """What a schedule needs of a cache: a state that says when it is due.
+
+    :param after: In how many seconds it is due, as one that has failed before; None for a first
+        token, which is due at once.
+    :param refresh: What a worker or a loop calls to refresh it.
+    """
+
+    def __init__(
+        self, clock: Clock, after: float | None, refresh: Callable[[], Any] = lambda: None
+    ) -> None:
+        self.clock = clock
+        self.entry = 0
+        self.refresh = refresh
+        self.looks_after_fork = 0
+        self.state = rules.State(proactive=True)
+        if after is not None:
+            self.due_in(after)
+
+    @classmethod
+    def valid(cls, clock: Clock, life: float, *, left: float) -> "Item":
+        """Return one with a valid token, to be refreshed when so much of its life is left."""
+        item = cls(clock, None)
+        token = AccessToken("t", int(clock.wall() + life))
+        state = rules.start(item.state, token, clock.sources().now())
+        item.state = rules.replace(state, next_left=left)
+        return item
+
+    def due_in(self, seconds: float) -> None:
+        """Have it due then."""
+        self.state = rules.State(proactive=True, background_at=self.clock.mono() + seconds)
+
+    def look_after_fork(self) -> None:
+        self.looks_after_fork += 1
 
 
 class Tally:

@@ -1,49 +1,35 @@
-"""The heap of due times, the thread and the workers on it, and the timers of event loops."""
+"""The thread and its workers on the heap of due times, and the timers of event loops."""
 
 import asyncio
 import contextvars
 import gc
 import logging
 import os
-import random
 import threading
 import weakref
-from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from azure.communication.common import _schedule
-from azure.communication.common._schedule import Schedule
-from azure.communication.common._sync import _scheduler
-from azure.communication.common._sync._scheduler import Scheduler, Workers, scheduler
-from azure.communication.common.aio import _scheduler as _aio_scheduler
-from azure.communication.common.aio._scheduler import LoopScheduler
 
 from scaffolding import (
     DEADLINE,
+    Call,
     Clock,
     ClockLoop,
-    InlineWorkers,
+    Item,
+    Scheduler,
     Tally,
     ThreadWatch,
+    Workers,
+    aio_scheduler,
     clock_loop,
-    threadless,
+    schedule_module,
+    sync_scheduler,
+    wait_until,
 )
 
 HOUR = 3600
-
-
-class Item:
-    """What a scheduler needs of a credential; calls a function when it is to refresh."""
-
-    def __init__(self, refresh: Callable[[], Any] = lambda: None) -> None:
-        self._entry = 0
-        self._refresh_ahead = refresh
-        self.visits = 0
-
-    def _visit_after_fork(self) -> None:
-        self.visits += 1
 
 
 @pytest.fixture
@@ -52,249 +38,10 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def schedule(clock: Clock) -> Schedule:
-    return Schedule(clock.wall, clock.mono, random.Random(1).random)
-
-
-def add(schedule: Schedule | Scheduler | LoopScheduler, item: Item, due: float) -> Item:
-    """Arm an item at a fixed time."""
-    schedule.add(item, due, due)
-    return item
-
-
-def popped(schedule: Schedule, **limit: int) -> list[Any]:
-    """Return the items that are due, and take them out."""
-    return [reference() for reference in schedule.pop_due(**limit)]
-
-
-# The heap
-
-
-def test_items_come_up_when_they_are_due_and_in_that_order(
-    clock: Clock, schedule: Schedule
-) -> None:
-    """What is due comes out once, the earliest first; the rest stays."""
-    now = clock.wall()
-    last, first, later = (add(schedule, Item(), now + after) for after in (20, 10, 20.5))
-    assert popped(schedule) == []
-    clock.advance(20)
-    assert popped(schedule) == [first, last]
-    assert popped(schedule) == []
-    clock.advance(0.5)
-    assert popped(schedule) == [later]
-
-
-def test_add_tells_whether_the_item_is_the_next_one(clock: Clock, schedule: Schedule) -> None:
-    """Only then has whoever sleeps until the next one to be woken."""
-    now = clock.wall()
-    items = [Item() for _ in range(3)]
-    dues = [now + 20, now + 30, now + 10]
-    assert [schedule.add(item, due, due) for item, due in zip(items, dues, strict=True)] == [
-        True,
-        False,
-        True,
-    ]
-
-
-def test_the_next_look_is_within_thirty_seconds(clock: Clock, schedule: Schedule) -> None:
-    """However far the next item is, a clock that was set is noticed within 30 seconds."""
-    assert schedule.delay() == 30
-    item = add(schedule, Item(), clock.wall() + HOUR)
-    assert schedule.delay() == 30
-    clock.advance(HOUR - 12.5)
-    assert schedule.delay() == 12.5
-    clock.advance(13)
-    assert schedule.delay() == 0
-    assert popped(schedule) == [item]
-    assert schedule.delay() == 30
-
-
-def test_a_removed_item_does_not_come_up(clock: Clock, schedule: Schedule) -> None:
-    """Removing one, twice or before it was ever added, leaves the others."""
-    gone, never, stays = (Item() for _ in range(3))
-    add(schedule, gone, clock.wall())
-    add(schedule, stays, clock.wall())
-    for item in (gone, gone, never):
-        schedule.remove(item)
-    assert popped(schedule) == [stays]
-
-
-def test_an_item_armed_anew_comes_up_at_its_new_time_alone(
-    clock: Clock, schedule: Schedule
-) -> None:
-    """The older entry is void, whether the new time is earlier or later."""
-    earlier, later = Item(), Item()
-    add(schedule, earlier, clock.wall() + 50)
-    add(schedule, later, clock.wall() + 10)
-    add(schedule, earlier, clock.wall() + 10)
-    add(schedule, later, clock.wall() + 50)
-    clock.advance(10)
-    assert popped(schedule) == [earlier]
-    clock.advance(40)
-    assert popped(schedule) == [later]
-
-
-def test_a_dropped_item_is_collected_and_does_not_come_up(clock: Clock, schedule: Schedule) -> None:
-    """The heap holds no item alive."""
-    stays = add(schedule, Item(), clock.wall())
-    dropped = weakref.ref(add(schedule, Item(), clock.wall()))
-    assert dropped() is None
-    assert popped(schedule) == [stays]
-
-
-@pytest.mark.parametrize("how", ["dropped", "removed"])
-def test_void_entries_are_swept_out_when_they_are_more_than_half(
-    clock: Clock, schedule: Schedule, how: str
-) -> None:
-    """Items that go away long before they are due leave the heap at the next look."""
-    items = [add(schedule, Item(), clock.wall() + HOUR) for _ in range(1000)]
-    for item in items[500:]:
-        schedule.remove(item)
-    assert popped(schedule) == []
-    assert len(schedule) == 1000
-    if how == "dropped":
-        del items[499:], item
-    else:
-        schedule.remove(items[499])
-    assert popped(schedule) == []
-    assert schedule.items() == items[:499]
-    assert len(schedule) == 499
-
-
-def test_the_heap_stays_within_twice_its_live_entries(clock: Clock, schedule: Schedule) -> None:
-    """Items that are armed anew all the time, as their callers refresh them, do not fill it."""
-    items = [Item() for _ in range(100)]
-    for turn in range(5_000):
-        add(schedule, items[turn % 100], clock.wall() + HOUR)
-        assert len(schedule) <= 202
-    assert schedule.items() != []
-
-
-def test_items_due_together_are_spread_over_earlier_times(clock: Clock, schedule: Schedule) -> None:
-    """About a hundred are due in ten seconds as long as there is room; the first are on time."""
-    start = clock.wall()
-    items = [Item() for _ in range(3_000)]
-    for item in items:
-        schedule.add(item, start + 1_000, start + 2_000)
-    due: Counter[float] = Counter()
-    while len(schedule):
-        due += Counter({clock.wall() - start: len(popped(schedule))})
-        clock.advance(schedule.delay())
-    assert due.total() == 3_000
-    assert min(due) >= 1_000
-    assert max(due) == 2_000
-    in_ten_seconds: Counter[float] = Counter()
-    for when, count in due.items():
-        in_ten_seconds[(start + when) // 10] += count
-    assert max(in_ten_seconds.values()) <= 110
-
-
-def test_the_first_hundred_are_on_time(clock: Clock, schedule: Schedule) -> None:
-    """Nothing is refreshed earlier than it need be before there are many."""
-    items = [Item() for _ in range(100)]
-    for item in items:
-        schedule.add(item, clock.wall(), clock.wall() + HOUR)
-    clock.advance(HOUR - 0.001)
-    assert popped(schedule) == []
-    clock.advance(0.001)
-    assert popped(schedule) == items
-
-
-def test_a_due_time_that_cannot_move_is_kept(clock: Clock, schedule: Schedule) -> None:
-    """Where the earliest time is the latest, all come up at it, however many there are."""
-    items = [add(schedule, Item(), clock.wall()) for _ in range(500)]
-    assert popped(schedule) == items
-
-
-@pytest.mark.parametrize("how", ["come up", "are dropped"])
-def test_items_that_are_gone_make_room_for_others(
-    clock: Clock, schedule: Schedule, how: str
-) -> None:
-    """A newcomer is on time once those that filled its ten seconds have come up or been swept."""
-    start = clock.wall() // 10 * 10
-    items = [add(schedule, Item(), start + 15) for _ in range(200)]
-    if how == "come up":
-        clock.set_wall(start + 15)
-        assert popped(schedule) == items
-    items.clear()
-    newcomer = Item()
-    schedule.add(newcomer, start, start + 19)
-    clock.set_wall(start + 18.9)
-    assert popped(schedule) == []
-    clock.set_wall(start + 19)
-    assert popped(schedule) == [newcomer]
-    assert not schedule._buckets
-
-
-def test_a_clock_that_is_set_back_delays_nothing(clock: Clock, schedule: Schedule) -> None:
-    """What is due in an hour is due in an hour, by the clock that nobody sets, and still spread."""
-    first = add(schedule, Item(), clock.wall() + HOUR)
-    second = add(schedule, Item(), clock.wall() + HOUR + 1)
-    clock.set_wall(clock.wall() - 5 * HOUR)
-    assert popped(schedule) == []
-    newcomer = add(schedule, Item(), clock.wall() + HOUR + 2)
-    clock.advance(HOUR)
-    assert popped(schedule) == [first]
-    clock.advance(1)
-    assert popped(schedule) == [second]
-    assert popped(schedule) == []
-    clock.advance(1)
-    assert popped(schedule) == [newcomer]
-
-
-def test_a_newcomer_after_the_clock_was_set_back_is_not_early(
-    clock: Clock, schedule: Schedule
-) -> None:
-    """Its due time was computed with the new clock, so the correction is not for it."""
-    add(schedule, Item(), clock.wall())
-    clock.set_wall(clock.wall() - 5 * HOUR)
-    newcomer = add(schedule, Item(), clock.wall() + HOUR)
-    clock.advance(HOUR - 1)
-    assert newcomer not in popped(schedule)
-    clock.advance(1)
-    assert popped(schedule) == [newcomer]
-
-
-def test_a_suspended_machine_makes_everything_due(clock: Clock, schedule: Schedule) -> None:
-    """Time that only the wall clock saw counts."""
-    item = add(schedule, Item(), clock.wall() + HOUR)
-    clock.suspend(HOUR)
-    assert popped(schedule) == [item]
-
-
-def test_small_corrections_of_the_clock_add_up(clock: Clock, schedule: Schedule) -> None:
-    """A clock that is slewed back by half a second at a time is followed all the same."""
-    item = add(schedule, Item(), clock.wall() + HOUR)
-    for _ in range(100):
-        clock.set_wall(clock.wall() - 0.5)
-        assert popped(schedule) == []
-    clock.advance(HOUR - 2)
-    assert popped(schedule) == []
-    clock.advance(3)
-    assert popped(schedule) == [item]
-
-
-def test_one_look_is_limited(clock: Clock, schedule: Schedule) -> None:
-    """Void entries count too, so the lock is held for a constant time."""
-    items = [add(schedule, Item(), clock.wall() + turn) for turn in range(10)]
-    clock.advance(10)
-    for item in items[:4]:
-        schedule.remove(item)
-    assert popped(schedule, limit=5) == items[4:5]
-    assert schedule.delay() == 0
-    assert popped(schedule, limit=3) == items[5:8]
-    assert popped(schedule, limit=0) == []
-    assert popped(schedule) == items[8:]
-
-
-# The thread
-
-
-@pytest.fixture
 def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadWatch]:
     """Watch the threads that the test starts; they end soon, for they are idle for a moment."""
-    monkeypatch.setattr(_scheduler, "IDLE_SECONDS", 0.01)
-    monkeypatch.setattr(_schedule, "CLOCK_CHECK_SECONDS", 0.01)
+    monkeypatch.setattr(sync_scheduler, "IDLE_SECONDS", 0.01)
+    monkeypatch.setattr(schedule_module, "LONGEST_SLEEP_SECONDS", 0.01)
     watch = ThreadWatch()
     yield watch
     watch.wait_for_end()
@@ -308,25 +55,99 @@ def no_more_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPa
         msg = "can't start new thread"
         raise RuntimeError(msg)
 
-    monkeypatch.setattr(_scheduler, "_warned", False)
+    monkeypatch.setattr(sync_scheduler, "_warned", False)
     with pytest.MonkeyPatch.context() as refusal:
         refusal.setattr(threading.Thread, "start", refuse)
         yield refusal
 
 
+def refresh(item: Any) -> None:
+    """Be what a worker calls."""
+    item.refresh()
+
+
+def scheduler_on(clock: Clock) -> Scheduler:
+    return Scheduler(refresh, clock.sources())
+
+
+def add(scheduler: Any, item: Item) -> Item:
+    scheduler.add(item)
+    return item
+
+
+def fresh_after(item: Item, work: Callable[[], Any]) -> Item:
+    """Have an item do something when it is refreshed, and be due no more."""
+    reference = weakref.ref(item)  # or it would be part of a cycle
+
+    def refresh_once() -> None:
+        reference().due_in(99 * HOUR)  # type: ignore[union-attr]
+        work()
+
+    item.refresh = refresh_once
+    return item
+
+
+# The thread
+
+
 def test_the_thread_begins_with_the_first_item_and_ends_after_the_last(
     clock: Clock, threads: ThreadWatch
 ) -> None:
-    """There is one daemon thread while anything is armed, and it can begin again."""
-    scheduler = Scheduler(clock.wall, clock.mono)
+    """There is one daemon thread while anything is armed; then the scheduler has retired."""
+    scheduler = scheduler_on(clock)
     assert threads.alive() == []
-    for _ in range(2):
-        items = [add(scheduler, Item(), clock.wall() + HOUR) for _ in range(10)]
-        assert [thread.daemon for thread in threads.alive()] == [True]
-        for item in items[:5]:
-            scheduler.remove(item)
-        del items, item
+    items = [add(scheduler, Item(clock, HOUR)) for _ in range(10)]
+    wait_until(lambda: len(scheduler.schedule) == 10)
+    assert [thread.daemon for thread in threads.alive()] == [True]
+    for item in items[:5]:
+        scheduler.schedule.remove(item)  # type: ignore[arg-type]
+    assert not scheduler.is_retired
+    del items, item
+    threads.wait_for_end()
+    assert scheduler.is_retired
+
+
+def test_what_comes_to_a_scheduler_that_retires_goes_on_to_the_next(
+    clock: Clock, threads: ThreadWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is lost between the end of one thread and the start of the other."""
+    schedulers: dict[int, Any] = {}
+    monkeypatch.setattr(sync_scheduler, "_schedulers", schedulers)
+    for _ in range(3):
+        called = threading.Event()
+        item: Any = fresh_after(Item(clock, 0), called.set)
+        sync_scheduler.arm(item, refresh)
+        assert called.wait(DEADLINE)
+        del item
         threads.wait_for_end()
+        assert schedulers == {}
+    called = threading.Event()
+    item = fresh_after(Item(clock, 0), called.set)
+    late = scheduler_on(clock)
+    schedulers[os.getpid()] = late
+    original = late.add
+
+    def retire_then_add(cache: Any) -> None:
+        late.is_started = True
+        Call(late._retire).value()  # the thread, which is somewhere else
+        original(cache)
+
+    monkeypatch.setattr(late, "add", retire_then_add)
+    sync_scheduler.arm(item, refresh)
+    assert called.wait(DEADLINE)
+    assert late.is_retired
+    del item
+
+
+def test_two_that_start_the_thread_at_once_start_one(clock: Clock, threads: ThreadWatch) -> None:
+    """The thread that comes second ends at once."""
+    scheduler = scheduler_on(clock)
+    item = add(scheduler, Item(clock, HOUR))
+    scheduler.is_started = False
+    other = add(scheduler, Item(clock, HOUR))
+    wait_until(lambda: len(threads.alive()) == 1)
+    wait_until(lambda: len(scheduler.schedule) == 2)
+    del item, other
 
 
 def test_the_thread_looks_again_though_nothing_told_it_to(
@@ -334,38 +155,58 @@ def test_the_thread_looks_again_though_nothing_told_it_to(
 ) -> None:
     """It sleeps in slices, so it notices the end of a suspension, which wakes no sleeper."""
     called = threading.Event()
-    scheduler = Scheduler(clock.wall, clock.mono)
-    item = add(scheduler, Item(called.set), clock.wall() + HOUR)
+    scheduler = scheduler_on(clock)
+    item = add(scheduler, fresh_after(Item(clock, HOUR), called.set))
+    wait_until(lambda: len(scheduler.schedule) == 1)
     clock.suspend(HOUR)
+    clock.advance(HOUR)
     assert called.wait(DEADLINE)
-    assert item._entry == 0
+    del item
 
 
 def test_an_item_that_is_due_earlier_wakes_the_thread(
     clock: Clock, threads: ThreadWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The thread does not sleep on until what was the next one."""
-    monkeypatch.setattr(_schedule, "CLOCK_CHECK_SECONDS", HOUR)
+    monkeypatch.setattr(schedule_module, "LONGEST_SLEEP_SECONDS", HOUR)
     called = threading.Event()
-    scheduler = Scheduler(clock.wall, clock.mono)
-    first = add(scheduler, Item(), clock.wall() + HOUR)
-    second = add(scheduler, Item(called.set), clock.wall())
+    scheduler = scheduler_on(clock)
+    first = add(scheduler, Item(clock, HOUR))
+    wait_until(lambda: len(scheduler.schedule) == 1)
+    second = add(scheduler, fresh_after(Item(clock, 0), called.set))
     assert called.wait(DEADLINE)
-    assert (first._entry != 0, second._entry) == (True, 0)
-    scheduler.remove(first)
-    monkeypatch.setattr(_schedule, "CLOCK_CHECK_SECONDS", 0.01)
-    add(scheduler, Item(), clock.wall())  # has the thread look
+    monkeypatch.setattr(schedule_module, "LONGEST_SLEEP_SECONDS", 0.01)
+    del first, second
+    scheduler.wake()
+
+
+def test_a_fault_of_the_scheduler_s_own_does_not_end_its_thread(
+    clock: Clock, threads: ThreadWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is reported as Python reports what ends a thread, and the thread goes on."""
+    reports: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", reports.append)
+    called = threading.Event()
+    scheduler = scheduler_on(clock)
+    broken = Item(clock, 0)
+    broken.state = None  # type: ignore[assignment]
+    add(scheduler, broken)
+    item = add(scheduler, fresh_after(Item(clock, 0), called.set))
+    assert called.wait(DEADLINE)
+    assert [report.exc_type for report in reports] == [AttributeError]
+    del item
 
 
 def test_everything_due_at_once_is_handed_over_in_batches(clock: Clock) -> None:
-    """The lock is free between two batches, and the thread does not sleep before the last."""
-    calls = Tally()
-    scheduler = threadless(clock, InlineWorkers())
-    items = [add(scheduler, Item(calls.count), clock.wall()) for _ in range(2_500)]
+    """The thread does not sleep before the last."""
+    scheduler = scheduler_on(clock)
+    scheduler.is_started = True
+    scheduler.workers.start_needed = lambda: None  # type: ignore[method-assign]
+    items = [add(scheduler, Item(clock, None)) for _ in range(2_500)]
     handed_over = []
     while scheduler.run_due() == 0:
-        handed_over.append(calls.value)
-    assert (handed_over, calls.value) == ([1_000, 2_000], 2_500)
+        handed_over.append(len(scheduler.workers))
+    assert (handed_over, len(scheduler.workers)) == ([1_000, 2_000], 2_500)
     assert len(items) == 2_500
 
 
@@ -377,15 +218,21 @@ def test_without_threads_one_warning_is_enough(
 ) -> None:
     """Nobody is told twice, nothing is raised, and what was armed is served once there is one."""
     calls = Tally()
-    scheduler = Scheduler(clock.wall, clock.mono)
-    items = [add(scheduler, Item(calls.count), clock.wall()) for _ in range(10)]
+    scheduler = scheduler_on(clock)
+    items = [add(scheduler, fresh_after(Item(clock, 0), calls.count)) for _ in range(10)]
+    for item in items:
+        add(scheduler, item)
     assert scheduler.run_due() > 0
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    assert "can't start new thread" in caplog.text
+    assert caplog.messages == [
+        "Proactive refresh is off: no thread could be started (can't start new thread). Tokens are "
+        "refreshed on demand."
+    ]
     assert calls.value == 0
     no_more_threads.undo()
-    items.append(add(scheduler, Item(calls.count), clock.wall()))
+    items.append(add(scheduler, fresh_after(Item(clock, 0), calls.count)))
     calls.wait_for(11)
+    del items, item
 
 
 # The workers
@@ -393,19 +240,25 @@ def test_without_threads_one_warning_is_enough(
 
 def hand_over(workers: Workers, *items: Item) -> None:
     for item in items:
-        workers.run(weakref.ref(item))
+        workers.submit(weakref.ref(item))  # type: ignore[arg-type]
+    workers.start_needed()
 
 
-def test_there_are_eight_workers_at_most(threads: ThreadWatch) -> None:
+def new_workers() -> Workers:
+    """Return workers that are started by the test alone."""
+    return Workers(refresh, lambda: None)
+
+
+def test_there_are_eight_workers_at_most(clock: Clock, threads: ThreadWatch) -> None:
     """The ninth item waits for one of them; when all is done they end, and others can begin."""
     calls, gate = Tally(), threading.Event()
 
-    def refresh() -> None:
+    def work() -> None:
         calls.count()
         assert gate.wait(DEADLINE)
 
-    workers = Workers()
-    items = [Item(refresh) for _ in range(100)]
+    workers = new_workers()
+    items = [Item(clock, 0, work) for _ in range(100)]
     hand_over(workers, *items)
     calls.wait_for(8)
     assert len(threads.alive()) == 8
@@ -417,60 +270,108 @@ def test_there_are_eight_workers_at_most(threads: ThreadWatch) -> None:
     calls.wait_for(101)
 
 
-class Announcing(threading.Condition):
-    """A condition that counts those who begin to wait for it."""
+def test_what_waits_for_a_worker_waits_once(clock: Clock, threads: ThreadWatch) -> None:
+    """However often it comes due while the workers hang, nothing grows."""
+    gate, hanging, calls = threading.Event(), Tally(), Tally()
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.waits = threading.Semaphore(0)
+    def hang() -> None:
+        hanging.count()
+        assert gate.wait(DEADLINE)
 
-    def wait(self, timeout: float | None = None) -> bool:
-        self.waits.release()
-        return super().wait(timeout)
+    workers = new_workers()
+    stuck = [Item(clock, 0, hang) for _ in range(8)]
+    hand_over(workers, *stuck)
+    hanging.wait_for(8)
+    items = [Item(clock, 0, calls.count) for _ in range(3)]
+    for _ in range(100):
+        hand_over(workers, *items)
+    assert len(workers) == 3
+    gate.set()
+    calls.wait_for(3)
+    threads.wait_for_end()
+    assert (calls.value, len(workers)) == (3, 0)
 
 
 def test_one_item_at_a_time_needs_one_worker(
-    threads: ThreadWatch, monkeypatch: pytest.MonkeyPatch
+    clock: Clock, threads: ThreadWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that is idle is given the next item, and no other is started."""
-    monkeypatch.setattr(_scheduler, "IDLE_SECONDS", DEADLINE)
-    workers, calls = Workers(), Tally()
-    workers._changed = condition = Announcing()
-    item = Item(calls.count)
-    for turn in range(20):
+    monkeypatch.setattr(sync_scheduler, "IDLE_SECONDS", DEADLINE)
+    workers, calls = new_workers(), Tally()
+    item = Item(clock, 0, calls.count)
+    for nth in range(20):
         hand_over(workers, item)
-        calls.wait_for(turn + 1)
-        assert condition.waits.acquire(timeout=DEADLINE)
+        calls.wait_for(nth + 1)
+        wait_until(lambda: len(workers._idle) == 1)
     assert len(threads.alive()) == 1
-    monkeypatch.setattr(_scheduler, "IDLE_SECONDS", 0.01)
+    monkeypatch.setattr(sync_scheduler, "IDLE_SECONDS", 0.01)
     hand_over(workers, item)
     calls.wait_for(21)
 
 
+def test_an_item_never_queues_behind_one_that_hangs(
+    clock: Clock, threads: ThreadWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If two come while one worker is idle, another one is started."""
+    monkeypatch.setattr(sync_scheduler, "IDLE_SECONDS", DEADLINE)
+    workers, gate, calls = new_workers(), threading.Event(), Tally()
+    hand_over(workers, Item(clock, 0))
+    first = Item(clock, 0, calls.count)
+    hand_over(workers, first)
+    calls.wait_for(1)
+    wait_until(lambda: len(workers._idle) == 1)
+    stuck = Item(clock, 0, lambda: gate.wait(DEADLINE))
+    hand_over(workers, stuck, first)
+    calls.wait_for(2)
+    monkeypatch.setattr(sync_scheduler, "IDLE_SECONDS", 0.01)
+    gate.set()
+    hand_over(workers, first, stuck)
+
+
+def test_a_worker_calls_for_another_when_it_leaves_work_behind(
+    clock: Clock, threads: ThreadWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have been taken for idle when the work came."""
+    gate, calls, asked = threading.Event(), Tally(), Tally()
+    workers = Workers(refresh, asked.count)
+    stuck = Item(clock, 0, lambda: gate.wait(DEADLINE))
+    other = Item(clock, 0, calls.count)
+    with monkeypatch.context() as only_one:
+        only_one.setattr(sync_scheduler, "MAX_WORKERS", 1)
+        hand_over(workers, stuck, other)
+    asked.wait_for(1)
+    workers.start_needed()
+    calls.wait_for(1)
+    gate.set()
+
+
 def test_an_idle_worker_holds_no_item_alive(
-    threads: ThreadWatch, monkeypatch: pytest.MonkeyPatch
+    clock: Clock, threads: ThreadWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The item it refreshed last can be collected."""
-    monkeypatch.setattr(_scheduler, "IDLE_SECONDS", DEADLINE)
-    workers = Workers()
-    workers._changed = condition = Announcing()
-    item = Item()
+    monkeypatch.setattr(sync_scheduler, "IDLE_SECONDS", DEADLINE)
+    workers, calls = new_workers(), Tally()
+    item = Item(clock, 0, calls.count)
     hand_over(workers, item)
-    assert condition.waits.acquire(timeout=DEADLINE)
+    calls.wait_for(1)
+    wait_until(lambda: len(workers._idle) == 1)
     dropped = weakref.ref(item)
     del item
     assert dropped() is None
-    monkeypatch.setattr(_scheduler, "IDLE_SECONDS", 0.01)
-    hand_over(workers, Item())
+    monkeypatch.setattr(sync_scheduler, "IDLE_SECONDS", 0.01)
+    item = Item(clock, 0)
+    hand_over(workers, item)
 
 
-def test_an_item_dropped_while_it_waits_for_a_worker_is_skipped(threads: ThreadWatch) -> None:
+def test_an_item_dropped_while_it_waits_for_a_worker_is_skipped(
+    clock: Clock, threads: ThreadWatch
+) -> None:
     """The queue holds no item alive either."""
     gate, calls = threading.Event(), Tally()
-    workers = Workers()
-    busy = [Item(lambda: gate.wait(DEADLINE)) for _ in range(8)]
+    workers = new_workers()
+    busy = [Item(clock, 0, lambda: gate.wait(DEADLINE)) for _ in range(8)]
     hand_over(workers, *busy)
-    dropped, last = Item(calls.count), Item(calls.count)
+    dropped, last = Item(clock, 0, calls.count), Item(clock, 0, calls.count)
     hand_over(workers, dropped, last)
     del dropped
     gate.set()
@@ -478,27 +379,27 @@ def test_an_item_dropped_while_it_waits_for_a_worker_is_skipped(threads: ThreadW
     assert calls.value == 1
 
 
-def test_an_item_that_hangs_costs_one_worker(threads: ThreadWatch) -> None:
+def test_an_item_that_hangs_costs_one_worker(clock: Clock, threads: ThreadWatch) -> None:
     """The others go on."""
     calls, gate = Tally(), threading.Event()
-    workers = Workers()
-    stuck = Item(lambda: gate.wait(DEADLINE))
-    items = [Item(calls.count) for _ in range(1_000)]
+    workers = new_workers()
+    stuck = Item(clock, 0, lambda: gate.wait(DEADLINE))
+    items = [Item(clock, 0, calls.count) for _ in range(1_000)]
     hand_over(workers, stuck, *items)
     calls.wait_for(1_000)
     gate.set()
 
 
 def test_an_item_that_raises_costs_no_worker(
-    threads: ThreadWatch, monkeypatch: pytest.MonkeyPatch
+    clock: Clock, threads: ThreadWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A log handler of the user's that fails in a refresh is reported, and the worker goes on."""
     reports: list[Any] = []
     monkeypatch.setattr(threading, "excepthook", reports.append)
     called = threading.Event()
-    workers = Workers()
-    items = [Item(lambda: 1 // 0) for _ in range(100)]
-    last = Item(called.set)
+    workers = new_workers()
+    items = [Item(clock, 0, lambda: 1 // 0) for _ in range(100)]
+    last = Item(clock, 0, called.set)
     hand_over(workers, *items, last)
     assert called.wait(DEADLINE)
     threads.wait_for_end()
@@ -512,28 +413,32 @@ def test_an_item_that_raises_costs_no_worker(
 def processes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Have ``os.getpid`` return the last of these, in a world without schedulers."""
     ids = [1001]
-    monkeypatch.setattr(_scheduler, "_schedulers", {})
+    monkeypatch.setattr(sync_scheduler, "_schedulers", {})
+    monkeypatch.setattr(sync_scheduler, "_has_hook", False)
     monkeypatch.setattr(os, "getpid", lambda: ids[-1])
     return ids
 
 
 def test_a_process_has_one_scheduler_and_a_child_its_own(
-    processes: list[int], monkeypatch: pytest.MonkeyPatch
+    clock: Clock, processes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The child finds its own by its process id, drops its parent's, and inherits the hook."""
     hooks: list[Any] = []
     monkeypatch.setattr(os, "register_at_fork", lambda **kwargs: hooks.append(kwargs))
-    first = scheduler()
-    assert scheduler() is first
-    item = add(first._schedule, Item(), HOUR)
+    first = sync_scheduler.scheduler(refresh)
+    assert sync_scheduler.scheduler(refresh) is first
+    first.is_started = True
+    armed, noted = Item(clock, HOUR), Item(clock, HOUR)
+    first.schedule.add(armed)  # type: ignore[arg-type]
+    first.add(noted)  # type: ignore[arg-type]
     assert [list(hook) for hook in hooks] == [["after_in_child"]]
     processes.append(1002)
     hooks[0]["after_in_child"]()
-    assert item.visits == 1
-    second = scheduler()
+    assert (armed.looks_after_fork, noted.looks_after_fork) == (1, 1)
+    second = sync_scheduler.scheduler(refresh)
     assert second is not first
-    assert scheduler() is second
-    assert list(_scheduler._schedulers) == [1002]
+    assert sync_scheduler.scheduler(refresh) is second
+    assert list(sync_scheduler._schedulers) == [1002]
     assert len(hooks) == 1
 
 
@@ -542,29 +447,44 @@ def test_a_system_that_does_not_fork_has_no_hook(
 ) -> None:
     """Windows has no ``os.register_at_fork``."""
     monkeypatch.delattr(os, "register_at_fork")
-    assert scheduler() is scheduler()
+    assert sync_scheduler.scheduler(refresh) is sync_scheduler.scheduler(refresh)
 
 
 # The timers of event loops
 
 
-def start(work: Callable[[], Any]) -> Callable[[], "asyncio.Task[None]"]:
-    """Return a refresh that awaits what ``work`` returns, in a task of its own."""
+def timers_on(loop: asyncio.AbstractEventLoop) -> Any:
+    """Return the loop's scheduler, which calls the items that are due."""
+    timers = aio_scheduler.scheduler(loop, lambda item: None)
+    timers._refresh = lambda item: item.refresh()  # type: ignore[attr-defined]
+    return timers
 
-    async def refresh() -> None:
+
+def start(clock: Clock, after: float, work: Callable[[], Any]) -> Item:
+    """Return an item whose refresh awaits what ``work`` returns, in a task of its own."""
+    item = Item(clock, after)
+    reference = weakref.ref(item)
+
+    async def run() -> None:
         await work()
 
-    return lambda: asyncio.get_running_loop().create_task(refresh())
+    def refresh_once() -> "asyncio.Task[None]":
+        reference().due_in(99 * HOUR)  # type: ignore[union-attr]
+        timers_on(asyncio.get_running_loop()).schedule.add(reference())
+        return asyncio.get_running_loop().create_task(run())
+
+    item.refresh = refresh_once
+    return item
 
 
-def counting(calls: Tally) -> Item:
+def counting(clock: Clock, after: float, calls: Tally) -> Item:
     """Return an item whose refreshes are counted, and end at once."""
 
     def work() -> Any:
         calls.count()
         return asyncio.sleep(0)
 
-    return Item(start(work))
+    return start(clock, after, work)
 
 
 def test_a_timer_refreshes_what_is_due(clock: Clock) -> None:
@@ -573,8 +493,8 @@ def test_a_timer_refreshes_what_is_due(clock: Clock) -> None:
 
     async def main() -> None:
         now = clock.wall()
-        timers = _aio_scheduler.scheduler(asyncio.get_running_loop())
-        items = [add(timers, counting(calls), now + after) for after in (1_000, 10, 2_000)]
+        timers = timers_on(asyncio.get_running_loop())
+        items = [add(timers, counting(clock, after, calls)) for after in (1_000, 10, 2_000)]
         for until, expected in [(9.9, 0), (10.1, 1), (999.9, 1), (1000.1, 2), (2000.1, 3)]:
             await asyncio.sleep(now + until - clock.wall())
             assert calls.value == expected
@@ -590,12 +510,12 @@ def test_a_loop_looks_again_within_thirty_seconds_of_its_own_time(clock: Clock) 
     calls = Tally()
 
     async def main() -> None:
-        timers = _aio_scheduler.scheduler(asyncio.get_running_loop())
-        item = add(timers, counting(calls), clock.wall() + 3 * HOUR)
+        timers = timers_on(asyncio.get_running_loop())
+        item = add(timers, counting(clock, 3 * HOUR, calls))
         await asyncio.sleep(1)
         clock.suspend(3 * HOUR)
         await asyncio.sleep(30)
-        assert (calls.value, item._entry) == (1, 0)
+        assert (calls.value, item.entry > 0) == (1, True)
 
     with clock_loop(clock) as loop:
         loop.run_until_complete(main())
@@ -606,16 +526,16 @@ def test_timers_never_pile_up(clock: Clock) -> None:
     calls = Tally()
 
     async def main(loop: ClockLoop) -> None:
-        timers = _aio_scheduler.scheduler(loop)
-        items = [add(timers, counting(calls), clock.wall() + 29 - i / 100) for i in range(1_000)]
-        items.append(add(timers, counting(calls), clock.wall() + 9 * HOUR))
+        timers = timers_on(loop)
+        items = [add(timers, counting(clock, 29 - i / 100, calls)) for i in range(90)]
+        items.append(add(timers, counting(clock, 9 * HOUR, calls)))
         await asyncio.sleep(60)
-        assert calls.value == 1_000
+        assert calls.value == 90
         before = loop.timers
-        items += [add(timers, counting(calls), clock.wall() + 9 * HOUR) for _ in range(1_000)]
+        items += [add(timers, counting(clock, 9 * HOUR, calls)) for _ in range(90)]
         await asyncio.sleep(HOUR)
         assert loop.timers - before <= 122  # one each 30 seconds, and that of this sleep
-        assert calls.value == 1_000
+        assert calls.value == 90
 
     with clock_loop(clock) as loop:
         loop.run_until_complete(main(loop))
@@ -626,10 +546,10 @@ def test_no_timer_is_set_for_nothing(clock: Clock) -> None:
     calls = Tally()
 
     async def main(loop: ClockLoop) -> None:
-        timers = _aio_scheduler.scheduler(loop)
-        items = [add(timers, counting(calls), clock.wall() + HOUR) for _ in range(10)]
+        timers = timers_on(loop)
+        items = [add(timers, Item(clock, HOUR)) for _ in range(10)]
         for item in items[:5]:
-            timers.remove(item)
+            timers.schedule.remove(item)
         del items, item
         await asyncio.sleep(31)
         before = loop.timers
@@ -640,8 +560,8 @@ def test_no_timer_is_set_for_nothing(clock: Clock) -> None:
         loop.run_until_complete(main(loop))
 
 
-def test_at_most_sixty_four_refreshes_are_under_way_on_one_loop(clock: Clock) -> None:
-    """The next ones begin as others end; meanwhile no timer ticks in vain."""
+def test_at_most_sixty_four_refreshes_run_on_one_loop(clock: Clock) -> None:
+    """The next ones begin as others end; meanwhile no timer ticks for nothing."""
     calls = Tally()
 
     async def main(loop: ClockLoop) -> None:
@@ -651,8 +571,8 @@ def test_at_most_sixty_four_refreshes_are_under_way_on_one_loop(clock: Clock) ->
             calls.count()
             return gate.wait()
 
-        timers = _aio_scheduler.scheduler(loop)
-        items = [add(timers, Item(start(work)), clock.wall()) for _ in range(100)]
+        timers = timers_on(loop)
+        items = [add(timers, start(clock, 0, work)) for _ in range(100)]
         await asyncio.sleep(1)
         assert calls.value == 64
         before = loop.timers
@@ -661,7 +581,31 @@ def test_at_most_sixty_four_refreshes_are_under_way_on_one_loop(clock: Clock) ->
         gate.set()
         await asyncio.sleep(1)
         assert calls.value == len(items)
-        assert not timers._under_way
+
+    with clock_loop(clock) as loop:
+        loop.run_until_complete(main(loop))
+
+
+def test_while_some_refresh_others_find_the_rest_of_the_places(clock: Clock) -> None:
+    """A look takes no more out than there are places, and what it leaves comes later."""
+    calls = Tally()
+
+    async def main(loop: ClockLoop) -> None:
+        gate = asyncio.Event()
+
+        def work() -> Any:
+            calls.count()
+            return gate.wait()
+
+        timers = timers_on(loop)
+        items = [add(timers, start(clock, 0, work)) for _ in range(40)]
+        await asyncio.sleep(1)
+        items += [add(timers, start(clock, 0, work)) for _ in range(50)]
+        await asyncio.sleep(1)
+        assert calls.value == 64
+        gate.set()
+        await asyncio.sleep(1)
+        assert calls.value == len(items)
 
     with clock_loop(clock) as loop:
         loop.run_until_complete(main(loop))
@@ -672,11 +616,11 @@ def test_an_item_that_needs_no_refresh_holds_no_place(clock: Clock) -> None:
     calls = Tally()
 
     async def main() -> None:
-        timers = _aio_scheduler.scheduler(asyncio.get_running_loop())
-        idle = [add(timers, Item(), clock.wall()) for _ in range(200)]
-        busy = add(timers, counting(calls), clock.wall())
+        timers = timers_on(asyncio.get_running_loop())
+        idle = [add(timers, Item(clock, 0)) for _ in range(90)]
+        busy = add(timers, counting(clock, 0, calls))
         await asyncio.sleep(1)
-        assert (calls.value, busy._entry, len(idle)) == (1, 0, 200)
+        assert (calls.value, len(idle), busy.entry > 0) == (1, 90, True)
 
     with clock_loop(clock) as loop:
         loop.run_until_complete(main())
@@ -690,11 +634,10 @@ def test_an_item_armed_on_another_loop_is_refreshed_there(clock: Clock) -> None:
         calls.append(asyncio.get_running_loop())
         return asyncio.sleep(0)
 
-    item = Item(start(work))
-    due = clock.wall() + 10
+    item = start(clock, 10, work)
 
     async def arm() -> None:
-        add(_aio_scheduler.scheduler(asyncio.get_running_loop()), item, due)
+        add(timers_on(asyncio.get_running_loop()), item)
 
     with clock_loop(clock) as first, clock_loop(clock) as second:
         first.run_until_complete(arm())
@@ -705,39 +648,22 @@ def test_an_item_armed_on_another_loop_is_refreshed_there(clock: Clock) -> None:
         assert calls == [second]
 
 
-def test_an_item_may_be_disarmed_from_another_thread(clock: Clock) -> None:
-    """Closing a credential takes no lock and needs no loop."""
-    calls = Tally()
-
-    async def main() -> None:
-        timers = _aio_scheduler.scheduler(asyncio.get_running_loop())
-        item = add(timers, counting(calls), clock.wall() + 10)
-        thread = threading.Thread(target=timers.remove, args=(item,))
-        thread.start()
-        thread.join(DEADLINE)
-        await asyncio.sleep(20)
-        assert calls.value == 0
-
-    with clock_loop(clock) as loop:
-        loop.run_until_complete(main())
-
-
 def test_a_closed_loop_is_collected_with_its_scheduler(clock: Clock) -> None:
     """Items that are still armed keep neither alive."""
-    item = counting(Tally())
+    item = counting(clock, 10, Tally())
 
     async def main() -> None:
-        timers = _aio_scheduler.scheduler(asyncio.get_running_loop())
-        add(timers, item, clock.wall() + 10)
+        timers = timers_on(asyncio.get_running_loop())
+        add(timers, item)
         await asyncio.sleep(20)
-        add(timers, item, clock.wall() + HOUR)
+        add(timers, item)
         await asyncio.sleep(20)
 
     with clock_loop(clock) as loop:
         loop.run_until_complete(main())
     gone: list[weakref.ref[Any]] = [
         weakref.ref(loop),
-        weakref.ref(_aio_scheduler._schedulers[loop]),
+        weakref.ref(aio_scheduler._schedulers[loop]),
     ]
     del loop
     gc.collect()
@@ -755,8 +681,8 @@ def test_a_refresh_does_not_run_in_the_context_of_whoever_armed_first(clock: Clo
 
     async def main() -> None:
         request.set("the first")
-        timers = _aio_scheduler.scheduler(asyncio.get_running_loop())
-        items = [add(timers, Item(start(work)), clock.wall() + after) for after in (10, 100)]
+        timers = timers_on(asyncio.get_running_loop())
+        items = [add(timers, start(clock, after, work)) for after in (10, 100)]
         await asyncio.sleep(200)
         assert seen == ["none"] * len(items)
 
@@ -766,4 +692,4 @@ def test_a_refresh_does_not_run_in_the_context_of_whoever_armed_first(clock: Clo
 
 def test_no_thread_is_left_a_minute_after_the_last_credential_is_closed() -> None:
     """The longest sleep, and then the linger of the thread or of a worker that ran meanwhile."""
-    assert _scheduler.CLOCK_CHECK_SECONDS + 2 * _scheduler.IDLE_SECONDS <= 60
+    assert schedule_module.LONGEST_SLEEP_SECONDS + 2 * sync_scheduler.IDLE_SECONDS <= 60

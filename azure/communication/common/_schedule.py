@@ -76,21 +76,20 @@ class Schedule:
         for _ in range(limit):
             if not self._heap or self._heap[0][0] > now:
                 break
-            when, number, reference, counts = self._heap[0]
-            if _is_live(self._heap[0]):
-                # One step, so that no interrupt loses it.
-                again = (now + REFRESH_SECONDS, number, reference, False)
-                heapq.heapreplace(self._heap, again)
-                found.append(reference)
-            else:
-                heapq.heappop(self._heap)
-                self._void = max(self._void - 1, 0)
-            if counts:
-                self._leave_bucket(when)
+            if not _is_live(self._heap[0]):
+                self._drop_first()
+                continue
+            _, number, reference, _ = self._heap[0]
+            # One step, so that no interrupt loses it.
+            again = (now + REFRESH_SECONDS, number, reference, False)
+            self._leave_bucket(heapq.heapreplace(self._heap, again))
+            found.append(reference)
         return found
 
     def delay(self) -> float:
         """Return how many seconds to sleep before the next look, 0 if something is due."""
+        while self._heap and not _is_live(self._heap[0]):
+            self._drop_first()
         if not self._heap:
             return LONGEST_SLEEP_SECONDS
         return min(max(self._heap[0][0] - self._clock.wall(), 0.0), LONGEST_SLEEP_SECONDS)
@@ -119,8 +118,14 @@ class Schedule:
     def _count_void(self, _: Reference) -> None:
         self._void += 1
 
-    def _leave_bucket(self, when: float) -> None:
-        bucket = _bucket(when)
+    def _drop_first(self) -> None:
+        self._leave_bucket(heapq.heappop(self._heap))
+        self._void = max(self._void - 1, 0)
+
+    def _leave_bucket(self, entry: Entry) -> None:
+        bucket = _bucket(entry[0])
+        if not entry[3]:
+            return
         self._buckets[bucket] -= 1
         if self._buckets[bucket] <= 0:
             del self._buckets[bucket]

@@ -253,7 +253,7 @@ def start(thread: threading.Thread) -> bool:
             _LOGGER.warning(
                 "Proactive refresh is off: no thread could be started (%s). Tokens are refreshed "
                 "on demand.",
-                error,
+                str(error),  # whose frames hold a cache
             )
         return False
     return True

@@ -1,0 +1,289 @@
+"""The heap of due times: who comes up when, and who makes room for whom."""
+
+import random
+import weakref
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from scaffolding import Clock, Item, Schedule, rules
+
+HOUR = 3600
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock(wall=1_700_000_000.0, mono=1_000.0)
+
+
+@pytest.fixture
+def schedule(clock: Clock) -> Schedule:
+    return Schedule(clock.sources(random.Random(1).random))
+
+
+def add(schedule: Schedule, item: Item) -> Item:
+    schedule.add(item)  # type: ignore[arg-type]
+    return item
+
+
+def popped(schedule: Schedule, **limit: int) -> list[Any]:
+    """Return the items that are due, which are not to come up again, and disarm them."""
+    items = [reference() for reference in schedule.pop_due(**limit)]
+    for item in items:
+        if item is not None:
+            schedule.remove(item)
+    return items
+
+
+def test_items_come_up_when_they_are_due_and_in_that_order(
+    clock: Clock, schedule: Schedule
+) -> None:
+    """What is due comes out once, the earliest first; the rest stays."""
+    last, first, later = (add(schedule, Item(clock, after)) for after in (20, 10, 20.5))
+    assert popped(schedule) == []
+    clock.advance(20)
+    assert popped(schedule) == [first, last]
+    assert popped(schedule) == []
+    clock.advance(0.5)
+    assert popped(schedule) == [later]
+
+
+def test_an_item_that_came_up_comes_up_again_in_a_minute(clock: Clock, schedule: Schedule) -> None:
+    """Unless its state has changed by then: whatever became of the refresh, there is a next one."""
+    item = add(schedule, Item(clock, 10))
+    clock.advance(10)
+    for _ in range(5):
+        assert [reference() for reference in schedule.pop_due()] == [item]
+        assert schedule.pop_due() == []
+        assert schedule.caches() == [item]
+        clock.advance(59.9)
+        assert schedule.pop_due() == []
+        clock.advance(0.1)
+    item.due_in(HOUR)
+    add(schedule, item)
+    assert schedule.pop_due() == []
+
+
+def test_the_next_look_is_within_thirty_seconds(clock: Clock, schedule: Schedule) -> None:
+    """However far the next item is, a clock that was set is noticed within 30 seconds."""
+    assert schedule.delay() == 30
+    item = add(schedule, Item(clock, HOUR))
+    assert schedule.delay() == 30
+    clock.advance(HOUR - 12.5)
+    assert schedule.delay() == 12.5
+    clock.advance(13)
+    assert schedule.delay() == 0
+    assert popped(schedule) == [item]
+    assert schedule.delay() == 30
+
+
+def test_a_removed_item_does_not_come_up(clock: Clock, schedule: Schedule) -> None:
+    """Removing one, twice or before it was ever added, leaves the others."""
+    gone, never, stays = (Item(clock, 0) for _ in range(3))
+    add(schedule, gone)
+    add(schedule, stays)
+    for item in (gone, gone, never):
+        schedule.remove(item)  # type: ignore[arg-type]
+    assert popped(schedule) == [stays]
+
+
+def test_an_item_without_a_due_time_is_disarmed(clock: Clock, schedule: Schedule) -> None:
+    """As that of a credential that has been closed."""
+    item = add(schedule, Item(clock, 10))
+    item.state = rules.State(closed=True)
+    add(schedule, item)
+    assert schedule.caches() == []
+    clock.advance(20)
+    assert popped(schedule) == []
+
+
+def test_an_item_armed_anew_comes_up_at_its_new_time_alone(
+    clock: Clock, schedule: Schedule
+) -> None:
+    """The older entry is void, whether the new time is earlier or later."""
+    earlier, later = add(schedule, Item(clock, 50)), add(schedule, Item(clock, 10))
+    earlier.due_in(10)
+    later.due_in(50)
+    add(schedule, earlier)
+    add(schedule, later)
+    clock.advance(10)
+    assert popped(schedule) == [earlier]
+    clock.advance(40)
+    assert popped(schedule) == [later]
+
+
+def test_a_dropped_item_is_collected_and_does_not_come_up(clock: Clock, schedule: Schedule) -> None:
+    """The heap holds no item alive."""
+    stays = add(schedule, Item(clock, 0))
+    dropped = weakref.ref(add(schedule, Item(clock, 0)))
+    assert dropped() is None
+    assert popped(schedule) == [stays]
+
+
+@pytest.mark.parametrize("how", ["dropped", "removed"])
+def test_void_entries_are_swept_out_when_they_are_more_than_half(
+    clock: Clock, schedule: Schedule, how: str
+) -> None:
+    """Items that go away long before they are due leave the heap at the next look."""
+    items = [add(schedule, Item(clock, HOUR)) for _ in range(1000)]
+    for item in items[500:]:
+        schedule.remove(item)  # type: ignore[arg-type]
+    assert popped(schedule) == []
+    assert len(schedule) == 1000
+    if how == "dropped":
+        del items[499:], item
+    else:
+        schedule.remove(items[499])  # type: ignore[arg-type]
+    assert popped(schedule) == []
+    assert set(schedule.caches()) == set(items[:499])
+    assert len(schedule) == 499
+
+
+def test_the_heap_stays_within_twice_its_live_entries(clock: Clock, schedule: Schedule) -> None:
+    """Items that are armed anew all the time, as their callers refresh them, do not fill it."""
+    items = [Item(clock, HOUR) for _ in range(100)]
+    for nth in range(5_000):
+        add(schedule, items[nth % 100])
+        assert len(schedule) <= 202
+    assert len(schedule.caches()) == 100
+
+
+def due_per_ten_seconds(clock: Clock, schedule: Schedule) -> Counter[int]:
+    """Let time pass until all items have come up, and count how many did in each ten seconds."""
+    counts: Counter[int] = Counter()
+    while len(schedule):
+        counts[int(clock.wall()) // 10] += len(popped(schedule))
+        clock.advance(schedule.delay())
+    return +counts
+
+
+def test_valid_tokens_that_are_due_together_are_refreshed_earlier(
+    clock: Clock, schedule: Schedule
+) -> None:
+    """About a hundred in ten seconds as long as there is room; the first are on time."""
+    items = [add(schedule, Item.valid(clock, 4_000, left=1_000)) for _ in range(3_000)]
+    start = int(clock.wall()) // 10
+    counts = due_per_ten_seconds(clock, schedule)
+    assert counts.total() == len(items)
+    assert min(counts) - start >= 200
+    assert max(counts) - start == 300
+    assert max(counts.values()) <= 110
+
+
+def test_what_failed_without_a_valid_token_is_tried_later(clock: Clock, schedule: Schedule) -> None:
+    """However many there are in an outage, a hundred are tried in ten seconds, none too soon."""
+    items = [add(schedule, Item(clock, 30)) for _ in range(3_000)]
+    start = int(clock.wall()) // 10
+    counts = due_per_ten_seconds(clock, schedule)
+    assert counts.total() == len(items)
+    assert min(counts) - start == 3
+    assert max(counts) - start < 3 + 10 * 30
+    assert max(counts.values()) <= 110
+
+
+def test_a_hold_is_not_cut_short_where_many_are_due_together(
+    clock: Clock, schedule: Schedule
+) -> None:
+    """Earlier never means inside the time for which an issuer asked to be left alone."""
+    items = [Item.valid(clock, 4_000, left=3_000) for _ in range(500)]
+    for item in items:
+        item.state = rules.replace(item.state, hold_until=clock.mono() + 990)
+        add(schedule, item)
+    clock.advance(989)
+    assert popped(schedule) == []
+    clock.advance(12)
+    assert len(popped(schedule)) == 500
+
+
+def test_the_first_hundred_are_on_time(clock: Clock, schedule: Schedule) -> None:
+    """Nothing is refreshed earlier than it need be before there are many."""
+    items = [add(schedule, Item.valid(clock, 2 * HOUR, left=HOUR)) for _ in range(100)]
+    clock.advance(HOUR - 0.001)
+    assert popped(schedule) == []
+    clock.advance(0.002)
+    assert popped(schedule) == items
+
+
+def test_a_due_time_that_cannot_move_is_kept(clock: Clock, schedule: Schedule) -> None:
+    """First tokens are fetched at once, however many there are."""
+    items = [add(schedule, Item(clock, None)) for _ in range(500)]
+    assert popped(schedule) == items
+
+
+@pytest.mark.parametrize("how", ["come up", "are dropped"])
+def test_items_that_are_gone_make_room_for_others(
+    clock: Clock, schedule: Schedule, how: str
+) -> None:
+    """A newcomer is on time once those that filled its ten seconds have come up or been swept."""
+    clock.set_wall(clock.wall() // 10 * 10)
+    items = [add(schedule, Item(clock, 15)) for _ in range(100)]
+    if how == "come up":
+        clock.advance(15)
+        assert popped(schedule) == items
+    items.clear()
+    newcomer = add(schedule, Item(clock, 4 if how == "come up" else 19))
+    clock.advance(3.9 if how == "come up" else 18.9)
+    assert popped(schedule) == []
+    clock.advance(0.2)
+    assert popped(schedule) == [newcomer]
+
+
+def test_a_clock_that_is_set_back_delays_nothing(clock: Clock, schedule: Schedule) -> None:
+    """What is due in an hour is due in an hour, by the clock that nobody sets."""
+    first, second = add(schedule, Item(clock, HOUR)), add(schedule, Item(clock, HOUR + 1))
+    clock.set_wall(clock.wall() - 5 * HOUR)
+    assert popped(schedule) == []
+    newcomer = add(schedule, Item(clock, HOUR + 2))
+    clock.advance(HOUR)
+    assert popped(schedule) == [first]
+    clock.advance(1)
+    assert popped(schedule) == [second]
+    assert popped(schedule) == []
+    clock.advance(1)
+    assert popped(schedule) == [newcomer]
+
+
+def test_a_newcomer_after_the_clock_was_set_back_is_not_early(
+    clock: Clock, schedule: Schedule
+) -> None:
+    """Its due time was computed with the new clock, so the correction is not for it."""
+    add(schedule, Item(clock, 0))
+    clock.set_wall(clock.wall() - 5 * HOUR)
+    newcomer = add(schedule, Item(clock, HOUR))
+    clock.advance(HOUR - 1)
+    assert newcomer not in popped(schedule)
+    clock.advance(1)
+    assert popped(schedule) == [newcomer]
+
+
+def test_a_suspended_machine_makes_everything_due(clock: Clock, schedule: Schedule) -> None:
+    """Time that only the wall clock saw counts."""
+    item = add(schedule, Item(clock, HOUR))
+    clock.suspend(HOUR)
+    assert popped(schedule) == [item]
+
+
+def test_small_corrections_of_the_clock_add_up(clock: Clock, schedule: Schedule) -> None:
+    """A clock that is slewed back by half a second at a time is followed all the same."""
+    item = add(schedule, Item(clock, HOUR))
+    for _ in range(100):
+        clock.set_wall(clock.wall() - 0.5)
+        assert popped(schedule) == []
+    clock.advance(HOUR - 2)
+    assert popped(schedule) == []
+    clock.advance(3)
+    assert popped(schedule) == [item]
+
+
+def test_one_look_is_limited(clock: Clock, schedule: Schedule) -> None:
+    """Void entries count too, so that a look takes constant time."""
+    items = [add(schedule, Item(clock, nth)) for nth in range(10)]
+    clock.advance(10)
+    for item in items[:4]:
+        schedule.remove(item)  # type: ignore[arg-type]
+    assert popped(schedule, limit=5) == items[4:5]
+    assert schedule.delay() == 0
+    assert popped(schedule, limit=3) == items[5:8]
+    assert popped(schedule, limit=0) == []
+    assert popped(schedule) == items[8:]
