@@ -24,7 +24,7 @@ in_wheel = {name for name in names if ".dist-info/" not in name}
 differ = in_wheel ^ {name for name in files if name.startswith(PACKAGE)}
 assert not differ, f"the wheel differs from the sources in {sorted(differ)}"
 assert f"{PACKAGE}py.typed" in in_wheel, "type checkers would not look into the wheel"
-assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names), "no licence in the wheel"
+assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names), "no licence there"
 
 (sdist,) = (ROOT / "dist").glob("*.tar.gz")
 with tarfile.open(sdist) as archive:

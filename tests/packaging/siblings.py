@@ -9,7 +9,10 @@ import subprocess
 import sys
 from importlib import import_module
 
-PACKAGES = "callautomation chat email identity jobrouter messages phonenumbers rooms sms".split()
+PACKAGES = [
+    *("callautomation", "chat", "email", "identity", "jobrouter"),
+    *("messages", "phonenumbers", "rooms", "sms"),
+]
 OURS = ["azure.communication.common", "azure.communication.common.aio"]
 
 
