@@ -111,6 +111,11 @@ def state_of(credential: Any) -> rules.State:
     return cache_of(credential).state
 
 
+def source_of(credential: Any) -> Any:
+    """Return what a credential gets its tokens from."""
+    return cache_of(credential).source
+
+
 def waiting(credential: Any) -> int:
     """Return how many threads and coroutines wait for a refresh; in aio its leader does, too."""
     waiters = list(cache_of(credential).waiters.values())

@@ -12,7 +12,7 @@ import pytest
 from azure.communication.common.__main__ import main
 from azure.communication.identity import CommunicationIdentityClient
 from azure.core.pipeline.transport import RequestsTransport
-from fakes import make_token
+from scaffolding import make_token
 
 from local_service import LocalService
 

@@ -27,7 +27,7 @@ from azure.core.exceptions import (
     ServiceRequestError,
     ServiceResponseError,
 )
-from fakes import make_token, run_async, turn_until
+from scaffolding import make_token, run_async, turn_until
 
 from fake_transport import WAYS, Answer, Way
 
