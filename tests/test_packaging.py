@@ -1,6 +1,6 @@
 """What users meet before any of the code: names, versions, and what an import costs.
 
-The contents of wheel and sdist are checked where they are built, in ``.ci/run``.
+``tests/packaging`` has what is checked of wheel and sdist where they are built.
 """
 
 import ast
