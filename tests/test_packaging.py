@@ -82,6 +82,14 @@ def test_version() -> None:
     assert version[1] == common.__version__ == metadata.version("azure-communication-common")
 
 
+def test_the_oldest_dependencies_are_tested() -> None:
+    """What the tox environment "oldest" installs are the lower bounds of what the package needs."""
+    oldest = Path(__file__).parent / "packaging" / "oldest.txt"
+    tested = oldest.read_text(encoding="utf-8").splitlines()[1:]
+    needed = metadata.requires("azure-communication-common") or []
+    assert sorted(tested) == sorted(requirement.replace(">=", "==") for requirement in needed)
+
+
 def test_type_information_is_there() -> None:
     """Type checkers find the marker without which they would ignore our annotations."""
     assert Path(common.__file__).with_name("py.typed").is_file()
