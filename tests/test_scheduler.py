@@ -292,7 +292,7 @@ def test_one_item_at_a_time_needs_one_worker(
     clock: Clock, threads: ThreadWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that is idle is given the next item, and no other is started."""
-    monkeypatch.setattr(sync_scheduler, "IDLE_SECONDS", DEADLINE)
+    monkeypatch.setattr(sync_scheduler, "IDLE_SECONDS", 2)
     workers, calls = new_workers(), Tally()
     item = Item(clock, 0, calls.count)
     for nth in range(20):
@@ -300,16 +300,13 @@ def test_one_item_at_a_time_needs_one_worker(
         calls.wait_for(nth + 1)
         wait_until(lambda: len(workers._idle) == 1)
     assert len(threads.alive()) == 1
-    monkeypatch.setattr(sync_scheduler, "IDLE_SECONDS", 0.01)
-    while threads.alive():
-        hand_over(workers, item)
 
 
 def test_an_item_never_queues_behind_one_that_hangs(
     clock: Clock, threads: ThreadWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If two come while one worker is idle, another one is started."""
-    monkeypatch.setattr(sync_scheduler, "IDLE_SECONDS", DEADLINE)
+    monkeypatch.setattr(sync_scheduler, "IDLE_SECONDS", 2)
     workers, gate, calls = new_workers(), threading.Event(), Tally()
     hand_over(workers, Item(clock, 0))
     first = Item(clock, 0, calls.count)
@@ -319,10 +316,7 @@ def test_an_item_never_queues_behind_one_that_hangs(
     stuck = Item(clock, 0, lambda: gate.wait(DEADLINE))
     hand_over(workers, stuck, first)
     calls.wait_for(2)
-    monkeypatch.setattr(sync_scheduler, "IDLE_SECONDS", 0.01)
     gate.set()
-    while threads.alive():  # each call ends the wait of one, which then ends
-        hand_over(workers, first)
 
 
 def test_a_worker_calls_for_another_when_it_leaves_work_behind(
@@ -346,7 +340,7 @@ def test_an_idle_worker_holds_no_item_alive(
     clock: Clock, threads: ThreadWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The item it refreshed last can be collected."""
-    monkeypatch.setattr(sync_scheduler, "IDLE_SECONDS", DEADLINE)
+    monkeypatch.setattr(sync_scheduler, "IDLE_SECONDS", 2)
     workers, calls = new_workers(), Tally()
     item = Item(clock, 0, calls.count)
     hand_over(workers, item)
@@ -355,9 +349,6 @@ def test_an_idle_worker_holds_no_item_alive(
     dropped = weakref.ref(item)
     del item
     assert dropped() is None
-    monkeypatch.setattr(sync_scheduler, "IDLE_SECONDS", 0.01)
-    item = Item(clock, 0)
-    hand_over(workers, item)
 
 
 def test_an_item_dropped_while_it_waits_for_a_worker_is_skipped(
