@@ -22,6 +22,7 @@ import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from contextvars import Context
+from pathlib import Path
 from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any, Generic, TypeVar
 
@@ -50,6 +51,7 @@ T = TypeVar("T")
 E = TypeVar("E", bound=cache_module.CachedTokenCredential)
 
 _serials = itertools.count(1)
+_PACKAGE = str(Path(cache_module.__file__).parent)
 
 
 def make_token(exp: float, **claims: Any) -> str:
@@ -111,6 +113,11 @@ def cache_of(credential: Any) -> TokenCache:
 def state_of(credential: Any) -> rules.State:
     """Return all that a credential knows of its token."""
     return cache_of(credential).state
+
+
+def source_of(credential: Any) -> Any:
+    """Return what a credential gets its tokens from."""
+    return cache_of(credential).source
 
 
 def waiting(credential: Any) -> int:
@@ -391,7 +398,7 @@ def refresh_ahead(cache: TokenCache) -> None:
 def threadless(clock: Clock, workers: Workers | None = None, seed: int = 1) -> Scheduler:
     """Return a scheduler that looks at what is due when the test says so, with ``run_due``."""
     scheduler = Scheduler(refresh_ahead, clock.sources(random.Random(seed).random))
-    scheduler.is_started = True  # so it starts no thread
+    scheduler.runner["thread"] = weakref.ref(threading.main_thread())  # so it starts no other
     if workers is not None:
         scheduler.workers = workers
     return scheduler
@@ -551,6 +558,8 @@ class Fault:
     def __init__(self, nth: int, happen: Callable[[], object]) -> None:
         self._left = nth
         self._happen = happen
+        self.where = "nowhere"
+        """The file and line where it happened."""
 
     @property
     def happened(self) -> bool:
@@ -567,6 +576,43 @@ class Fault:
 
     def _pass(self, frame: FrameType, event: str, arg: object) -> None:
         if event in ("call", "c_return") and "weakref" not in frame.f_code.co_filename:
-            self._left -= 1
-            if self._left == 0:
-                self._happen()
+            self._count(frame)
+
+    def _count(self, frame: FrameType) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self.where = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+            self._happen()
+
+
+class CallFault(Fault):
+    """The same at those points that are in the package's own functions, or in what they call."""
+
+    def _pass(self, frame: FrameType, event: str, arg: object) -> None:
+        if _is_own(frame) or (frame.f_back and _is_own(frame.f_back)):
+            super()._pass(frame, event, arg)
+
+
+class LineFault(Fault):
+    """The same at each line of the package's own code."""
+
+    def __enter__(self) -> None:
+        gc.disable()
+        self._tracer = sys.gettrace()
+        sys.settrace(self._enter_frame)
+
+    def __exit__(self, *exc_info: object) -> None:
+        sys.settrace(self._tracer)
+        gc.enable()
+
+    def _enter_frame(self, frame: FrameType, event: str, arg: object) -> Any:
+        return self._pass_line if _is_own(frame) else None
+
+    def _pass_line(self, frame: FrameType, event: str, arg: object) -> Any:
+        if event == "line":
+            self._count(frame)
+        return self._pass_line
+
+
+def _is_own(frame: FrameType) -> bool:
+    return frame.f_code.co_filename.startswith(_PACKAGE)

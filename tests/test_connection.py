@@ -10,6 +10,7 @@ import pytest
 from azure.communication.common._connection import (
     as_key_credential,
     parse_access_key,
+    parse_additional_hosts,
     parse_client_arguments,
     parse_connection_string,
     parse_endpoint,
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 
 ENDPOINT = "https://contoso.communication.azure.com"
 KEY = "c2VjcmV0IG9mIDI5IGJ5dGVzLCB0d28gcGFkcyE9Pz8="
+STRING = f"endpoint={ENDPOINT};accesskey={KEY}"
 
 
 class SyncCredential:
@@ -39,6 +41,7 @@ def error_of(call: Callable[[], object]) -> Exception:
     error = caught.value
     assert error.__cause__ is None
     assert error.__context__ is None
+    assert len(str(error)) < 200
     shown = "".join(traceback.format_exception_only(error)) + repr(error)
     for start in range(len(KEY) - 5):
         assert KEY[start : start + 6] not in shown
@@ -54,6 +57,11 @@ def error_of(call: Callable[[], object]) -> Exception:
         (f"Endpoint={ENDPOINT}/;AccessKey={KEY}", ENDPOINT),
         (f"ENDPOINT={ENDPOINT}/;ACCESSKEY={KEY};", ENDPOINT),
         (f"  endpoint = {ENDPOINT}/ ; accesskey = {KEY} ; ", ENDPOINT),
+        (f"endpoint={ENDPOINT}/;accesskey={KEY}\n", ENDPOINT),
+        (f"\tendpoint={ENDPOINT}/;accesskey={KEY}\r\n", ENDPOINT),
+        (f"endpoint={ENDPOINT}/;\n  accesskey={KEY};\n", ENDPOINT),
+        (f"endpoint=contoso.communication.azure.com/;accesskey={KEY}", ENDPOINT),
+        (f"endpoint=contoso.communication.azure.com:8443;accesskey={KEY}", f"{ENDPOINT}:8443"),
         (f";;endpoint={ENDPOINT}/;;accesskey={KEY};;", ENDPOINT),
         (f"region=eu;endpoint={ENDPOINT}/;accesskey={KEY};region=us;x=", ENDPOINT),
         (f"endpoint={ENDPOINT}:8443/;accesskey={KEY}", f"{ENDPOINT}:8443"),
@@ -81,10 +89,13 @@ def test_good_connection_strings_are_split(connection_string: str, endpoint: str
         (f"endpoint=;endpoint={ENDPOINT};accesskey={KEY}", "it has endpoint twice"),
         (f"endpoint={ENDPOINT};{KEY.rstrip('=')}", "part 2 has no '='"),
         (ENDPOINT, "part 1 has no '='"),
-        (f"endpoint={ENDPOINT};accesskey={KEY}\n", "control characters"),
+        (f"endpoint={ENDPOINT};accesskey={KEY[:20]}\n{KEY[20:]}", "control characters"),
+        (f"endpoint={ENDPOINT};other=a\nb;accesskey={KEY}", "control characters"),
         (f"endpoint={ENDPOINT};\x00accesskey={KEY}", "control characters"),
         (f"endpoint=http://contoso.example;accesskey={KEY}", "must be https://<host>"),
-        (f"endpoint=contoso.example;accesskey={KEY}", "must be https://<host>"),
+        (f"endpoint=//contoso.example;accesskey={KEY}", "must be https://<host>"),
+        (f"endpoint=me@contoso.example;accesskey={KEY}", "must be https://<host>"),
+        (f"{' ' * 4096}endpoint={ENDPOINT};accesskey={KEY}", "characters"),
         (f"endpoint=https://me:{KEY}@contoso.example;accesskey={KEY}", "without user name"),
         (f"endpoint={ENDPOINT}/chat;accesskey={KEY}", "without user name, path"),
         (f"endpoint={ENDPOINT}?x={KEY};accesskey={KEY}", "query"),
@@ -112,11 +123,20 @@ def test_bad_connection_strings_are_refused_without_being_quoted(
     assert says in str(error)
 
 
-@pytest.mark.parametrize("value", [None, b"endpoint=x", 5, {"accesskey": KEY}])
-def test_a_connection_string_of_another_type_is_a_type_error(value: Any) -> None:
+@pytest.mark.parametrize(
+    ("value", "came"),
+    [
+        (None, "NoneType: is the setting that it comes from missing?"),
+        (b"endpoint=x", "bytes: decode it"),
+        (bytearray(b"endpoint=x"), "bytearray: decode it"),
+        (5, "int"),
+        ({"accesskey": KEY}, "dict"),
+    ],
+)
+def test_a_connection_string_of_another_type_is_a_type_error(value: Any, came: str) -> None:
     """The error names the argument and the type that came."""
     error = error_of(lambda: parse_connection_string(value))
-    assert str(error) == f"connection_string must be a str, not {type(value).__name__}"
+    assert str(error) == f"connection_string must be a str, not {came}"
 
 
 def test_the_repr_of_a_parsed_connection_string_hides_the_key() -> None:
@@ -180,22 +200,23 @@ def test_an_endpoint_comes_back_without_its_trailing_slash(endpoint: str) -> Non
         "https://[h]",
         "https://[::1",
         "https://::1",
+        f"https://{'a' * 300}",
     ],
 )
 def test_what_is_no_endpoint_is_refused(endpoint: str) -> None:
     """The message names the argument and shows the form."""
     error = error_of(lambda: parse_endpoint(endpoint, "resource_endpoint"))
     assert str(error) == (
-        "resource_endpoint must be https://<host>, optionally with a port and a trailing slash, "
-        "but without user name, path, query or fragment, such as "
-        "https://contoso.communication.azure.com"
+        "resource_endpoint must be https://<host>[:<port>], such as "
+        "https://contoso.communication.azure.com, without user name, path, query or fragment"
     )
 
 
 def test_an_endpoint_of_another_type_is_a_type_error() -> None:
     """The error names the argument and the type that came."""
     wrong: Any = b"https://h"
-    assert str(error_of(lambda: parse_endpoint(wrong))) == "endpoint must be a str, not bytes"
+    error = error_of(lambda: parse_endpoint(wrong))
+    assert str(error) == "endpoint must be a str, not bytes: decode it"
 
 
 def test_without_a_credential_the_connection_string_yields_a_key_credential() -> None:
@@ -227,25 +248,23 @@ def test_a_credential_beside_an_endpoint_is_handed_back(credential: Any) -> None
 @pytest.mark.parametrize(
     ("arguments", "kind", "says"),
     [
-        (
-            (ENDPOINT,),
-            ValueError,
-            "connection_string_or_endpoint, given without a credential, must be endpoint=",
-        ),
-        ((None,), TypeError, "connection_string_or_endpoint, given without a credential, must be"),
-        (
-            (f"endpoint={ENDPOINT};accesskey={KEY}", SyncCredential()),
-            ValueError,
-            "connection_string_or_endpoint, given with a credential, must be https://<host>",
-        ),
-        ((f"endpoint={ENDPOINT};accesskey={KEY}", KEY), ValueError, "given with a credential"),
-        ((None, KEY), TypeError, "given with a credential, must be a str, not NoneType"),
-        ((ENDPOINT, 5), TypeError, "must be a str or an AzureKeyCredential, not int"),
-        (
-            (ENDPOINT, ""),
-            ValueError,
-            "credential, unless it is a token credential, is not a base64",
-        ),
+        ((ENDPOINT,), ValueError, "is an endpoint, so credential must not be None"),
+        ((f"{ENDPOINT}/", None), ValueError, "is an endpoint, so credential must not be None"),
+        (("contoso",), ValueError, "connection_string_or_endpoint must be endpoint="),
+        ((None,), TypeError, "not NoneType: is the setting that it comes from missing?"),
+        ((STRING.encode(),), TypeError, "must be a str, not bytes: decode it"),
+        ((STRING, SyncCredential()), ValueError, "is a connection string, which has a key of its"),
+        ((STRING, KEY), ValueError, "is a connection string, which has a key of its own"),
+        ((None, KEY), TypeError, "connection_string_or_endpoint must be a str, not NoneType"),
+        ((SyncCredential(), ENDPOINT), TypeError, "Are the arguments swapped?"),
+        ((AzureKeyCredential(KEY), ENDPOINT), TypeError, "Are the arguments swapped?"),
+        ((KEY, ENDPOINT), ValueError, "swap the arguments"),
+        ((KEY, SyncCredential()), ValueError, "looks like an access key"),
+        ((ENDPOINT, 5), TypeError, "credential must be a token credential or an access key"),
+        ((ENDPOINT, KEY.encode()), TypeError, "not bytes: decode it"),
+        ((ENDPOINT, ENDPOINT), ValueError, "is an endpoint, not an access key"),
+        ((ENDPOINT, STRING), ValueError, "credential is a connection string"),
+        ((ENDPOINT, ""), ValueError, "credential is not a base64 access key"),
         ((ENDPOINT, f"x{KEY}"), ValueError, "is not a base64 access key"),
         ((ENDPOINT, AzureKeyCredential(f"x{KEY}")), ValueError, "is not a base64 access key"),
         ((f"http{ENDPOINT[5:]}", KEY), ValueError, "must be https://<host>"),
@@ -270,9 +289,102 @@ def test_an_access_key_of_another_type_is_a_type_error() -> None:
     """Bytes are not taken for text."""
     wrong: Any = KEY.encode()
     error = error_of(lambda: parse_access_key(wrong))
-    assert str(error) == "access_key must be a str, not bytes"
+    assert str(error) == "access_key must be a str, not bytes: decode it"
     error = error_of(lambda: as_key_credential(wrong))
-    assert str(error) == "access_key must be a str or an AzureKeyCredential, not bytes"
+    assert str(error) == "access_key must be a str or an AzureKeyCredential, not bytes: decode it"
+
+
+@pytest.mark.parametrize(
+    ("parse", "text", "says"),
+    [
+        (parse_endpoint, STRING, "endpoint is a connection string: pass https://<host>"),
+        (parse_endpoint, STRING.replace("endpoint", "x"), "endpoint is a connection string"),
+        (parse_endpoint, KEY, "endpoint looks like an access key: pass https://<host>"),
+        (parse_endpoint, KEY[:32], "endpoint must be https://<host>"),
+        (parse_access_key, ENDPOINT, "access_key is an endpoint, not an access key"),
+        (parse_access_key, f"{ENDPOINT}/", "access_key is an endpoint, not an access key"),
+        (parse_access_key, STRING, "access_key is a connection string: use parse_connection_stri"),
+        (as_key_credential, ENDPOINT, "access_key is an endpoint, not an access key"),
+    ],
+)
+def test_what_belongs_elsewhere_is_recognized(
+    parse: Callable[[str], object], text: str, says: str
+) -> None:
+    """The message says what it is, and how to pass it."""
+    assert says in str(error_of(lambda: parse(text)))
+
+
+HOSTS = [
+    (["storage.example.com"], ("storage.example.com",)),
+    ((".Example.com", "a.b"), (".example.com", "a.b")),
+    ([".asm.skype.com", ".ams.gov.teams.microsoft.us"],) * 2,
+    ([], ()),
+]
+
+
+@pytest.mark.parametrize(("hosts", "read"), HOSTS)
+def test_additional_hosts_are_read(hosts: Any, read: Any) -> None:
+    """Any sequence of host names, whose case makes no difference."""
+    assert parse_additional_hosts(hosts) == tuple(read)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        ".",
+        "..",
+        "com",
+        ".com",
+        "localhost",
+        ".example.com.",
+        "example.com.",
+        "..example.com",
+        "a..com",
+        "https://a.example.com",
+        "//a.example.com",
+        "a.example.com:443",
+        "a.example.com/",
+        "a.example.com/path",
+        "me@example.com",
+        "*.example.com",
+        " a.example.com",
+        "a.example.com\n",
+        "b\u00fccher.example.com",
+        "\u212aontoso.example.com",
+        "conto\u017fo.example.com",
+        "127.0.0.1",
+        ".0.0.1",
+        "[::1]",
+        "a.example.com?x",
+        "a.example.com#x",
+        "a.example%2ecom",
+        "a\\.example.com",
+        f"{'a' * 300}.com",
+    ],
+)
+def test_an_additional_host_is_a_host_with_a_dot_inside(host: str) -> None:
+    """A whole top-level domain is nobody's service."""
+    error = error_of(lambda: parse_additional_hosts(["a.example.com", host]))
+    assert type(error) is ValueError
+    assert str(error).startswith("additional_hosts[1] must be a host name with a dot inside")
+
+
+@pytest.mark.parametrize(
+    ("hosts", "says"),
+    [
+        (".example.com", "additional_hosts must be a list or tuple of host names, not str"),
+        (b".example.com", "additional_hosts must be a list or tuple of host names, not bytes"),
+        (None, "additional_hosts must be a list or tuple of host names, not NoneType"),
+        ({".example.com"}, "additional_hosts must be a list or tuple of host names, not set"),
+        ([b".example.com"], "additional_hosts[0] must be a str, not bytes"),
+    ],
+)
+def test_additional_hosts_of_another_type_are_refused(hosts: Any, says: str) -> None:
+    """A text would be taken letter by letter."""
+    error = error_of(lambda: parse_additional_hosts(hosts))
+    assert type(error) is TypeError
+    assert str(error) == says
 
 
 PIECES = [

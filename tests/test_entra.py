@@ -38,6 +38,8 @@ from scaffolding import (
     make_token,
     on_clock,
     run_async,
+    source_of,
+    state_of,
     threadless,
     turn_until,
 )
@@ -566,7 +568,7 @@ def test_a_proactive_async_credential_warms_up_by_itself(clock: Clock) -> None:
 
     async def main() -> None:
         scene = Scene(WAYS["aio"], clock, proactive_refresh=True)
-        await turn_until(lambda: scene.credential._state.token is not None)
+        await turn_until(lambda: state_of(scene.credential).token is not None)
         assert len(scene.sent) == 1
         await scene.credential.close()
 
@@ -974,7 +976,7 @@ def test_the_pipeline_has_the_policies_of_a_generated_client(way: Way, clock: Cl
     credential = way.Credential(
         resource_endpoint=ENDPOINT, token_credential=way.twin(EntraUser(clock))
     )
-    policies = credential._exchange._policies("retry", "authentication")
+    policies = source_of(credential)._policies("retry", "authentication")
     names = [type(policy).__name__ for policy in policies]
     assert names == [
         "RequestIdPolicy",

@@ -7,6 +7,7 @@ import json
 import pickle
 import subprocess
 import sys
+import unittest.mock
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ OTHER_KEY = "YW5vdGhlciBzZWNyZXQgb2YgNDggYnl0ZXMgZm9yIGFjY2VzcyBrZXlzLi4uLi4u"
 NOW = 1795489445  # 2026-11-24T03:04:05Z
 EMPTY_HASH = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
 SIGNED = {"host", "x-ms-date", "x-ms-content-sha256", "authorization"}
+ADDED = SIGNED | {"x-ms-return-client-request-id"}
 CASES = json.loads((Path(__file__).parent / "conformance" / "hmac.json").read_text("utf-8"))[
     "cases"
 ]
@@ -163,11 +165,20 @@ def test_the_url_is_signed_as_the_transport_sends_it(
     class MyTransport(AioHttpTransport):  # type: ignore[misc]
         pass
 
+    class Wrapper(AsyncFakeTransport):
+        def __init__(self, transport: object) -> None:
+            super().__init__()
+            self._transport = transport
+
     # "as sent" is signed without any library: aiohttp's forms are plain text already.
     assert signature(ENDPOINT + tail) == signature(ENDPOINT + sent)
     assert signature(ENDPOINT + tail, RequestsTransport()) == signature(ENDPOINT + sent)
     assert signature(ENDPOINT + tail, AioHttpTransport()) == signature(ENDPOINT + sent_by_aiohttp)
     assert signature(ENDPOINT + tail, MyTransport()) == signature(ENDPOINT + sent_by_aiohttp)
+    wrapped = Wrapper(Wrapper(AioHttpTransport()))
+    assert signature(ENDPOINT + tail, wrapped) == signature(ENDPOINT + sent_by_aiohttp)
+    assert signature(ENDPOINT + tail, Wrapper(RequestsTransport())) == signature(ENDPOINT + sent)
+    assert signature(ENDPOINT + tail, unittest.mock.Mock()) == signature(ENDPOINT + sent)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +263,7 @@ def test_a_body_that_cannot_be_signed_is_refused_untouched(request_: Any) -> Non
     ):
         pipeline.run(request_)
     assert transport.sent == []
-    assert not set(map(str.lower, request_.headers)) & SIGNED
+    assert not set(map(str.lower, request_.headers)) & ADDED
     if isinstance(request_.data, Iterator):
         assert "".join(str(part) for part in request_.data) in ("abc", "b'abc'")
 
@@ -260,7 +271,7 @@ def test_a_body_that_cannot_be_signed_is_refused_untouched(request_: Any) -> Non
 @pytest.mark.parametrize("kind", [HttpRequest, LegacyHttpRequest], ids=["rest", "legacy"])
 @pytest.mark.parametrize("body", [None, "abc", "", b"\xff", {"a": "b"}, bytearray(b"abc")])
 def test_the_request_keeps_its_url_method_and_body(kind: Any, body: Any) -> None:
-    """Only the four headers of the signature are new."""
+    """Only the headers of the signature are new, and one that asks for the request's id."""
     before = copy.deepcopy(body)
     request = kind("post", f"{ENDPOINT}/a b/%2f?x=\u017e", data=body)
     data = request.data
@@ -270,7 +281,8 @@ def test_the_request_keeps_its_url_method_and_body(kind: Any, body: Any) -> None
     assert request.method == "post"
     assert request.data is data
     assert request.data == before
-    assert {k: v for k, v in request.headers.items() if k.lower() not in SIGNED} == headers
+    assert {k: v for k, v in request.headers.items() if k.lower() not in ADDED} == headers
+    assert request.headers["x-ms-return-client-request-id"] == "true"
 
 
 def test_a_content_length_in_characters_is_corrected() -> None:
@@ -373,6 +385,11 @@ FOREIGN = [
     "https://contoso.communication.azure.comevil/a",
     "https://contoso.communication.azure.com:8443/a",
     "https://contoso.communication.azure.com:443:1/a",
+    "https://contoso.communication.azure.com:8443:443/a",
+    "https://contoso.communication.azure.com:443:443/a",
+    "https://contoso.communication.azure.com:/a",
+    "https://contoso.communication.azure.com:443x/a",
+    "https://contoso.communication.azure.com./a",
     "https://contoso.communication.azure.com@evil.example/a",
     "https://contoso.communication.azure.com:443@evil.example/a",
     "https://contoso.communication.azure.com\\@evil.example/a",
@@ -457,7 +474,15 @@ def test_a_redirect_on_the_same_host_is_signed_for_its_own_url(location: str) ->
     ]
 
 
-@pytest.mark.parametrize("host", ["localhost:8080", "127.0.0.1", "127.1.2.3:1", "[::1]:8080"])
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever proxy the machine has is none of these tests' business."""
+    for name in ("HTTP_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
+@pytest.mark.parametrize("host", ["localhost:8080", "127.0.0.1:80", "127.1.2.3:1", "[::1]:8080"])
 def test_plain_http_to_a_loopback_address_takes_an_explicit_option(host: str) -> None:
     """azure-core's ``enforce_https=False`` admits it, for each try of the request."""
     transport = FakeTransport(FakeResponse(503, {"Retry-After": "0"}))
@@ -468,6 +493,204 @@ def test_plain_http_to_a_loopback_address_takes_an_explicit_option(host: str) ->
         assert transport.sent == []
         pipeline.run(HttpRequest("GET", f"http://{host}/a"), enforce_https=False)
     assert [headers["host"] for _, headers in transport.sent] == [host, host]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1/a"),
+        ("[::1]", "http://[::1]/a"),
+        ("[::1]:443", "http://[::1]:80/a"),
+        ("[::1]:8080", "http://[::1]/a"),
+        ("localhost:8080", "http://localhost:8081/a"),
+    ],
+)
+def test_plain_http_goes_to_the_endpoints_own_port(endpoint: str, url: str) -> None:
+    """A default port is another one for each scheme."""
+    with pytest.raises(ClientAuthenticationError, match="goes to another host"):
+        sign(HttpRequest("GET", url), policy(endpoint), enforce_https=False)
+
+
+@pytest.mark.parametrize(
+    ("environment", "options", "says"),
+    [
+        ({"HTTP_PROXY": "http://proxy.example"}, {}, "through a proxy"),
+        ({"http_proxy": "http://proxy.example"}, {}, "through a proxy"),
+        ({"ALL_PROXY": "http://proxy.example"}, {}, "through a proxy"),
+        ({"HTTP_PROXY": "http://proxy.example", "NO_PROXY": "example.com"}, {}, "through a proxy"),
+        ({}, {"proxies": {"http": "http://proxy.example"}}, "through a proxy"),
+        ({}, {"proxies": {"http://127.0.0.1": "http://proxy.example"}}, "through a proxy"),
+        ({}, {"proxy": "http://proxy.example"}, "through a proxy"),
+        ({"HTTP_PROXY": "http://proxy.example", "NO_PROXY": "127.0.0.1"}, {}, None),
+        ({"HTTPS_PROXY": "http://proxy.example"}, {"proxies": {"https": "x", "http": None}}, None),
+    ],
+)
+def test_plain_http_does_not_go_through_a_proxy(
+    monkeypatch: pytest.MonkeyPatch,
+    environment: dict[str, str],
+    options: dict[str, Any],
+    says: str | None,
+) -> None:
+    """It would see the credential; over https it sees nothing."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    signer = policy("127.0.0.1:8080")
+    sign(HttpRequest("GET", "https://127.0.0.1:8080/a"), signer, **options)
+    request = HttpRequest("GET", "http://127.0.0.1:8080/a")
+    if says is None:
+        assert "Authorization" in sign(request, signer, enforce_https=False, **options)
+    else:
+        with pytest.raises(ClientAuthenticationError, match=says):
+            sign(request, signer, enforce_https=False, **options)
+
+
+def test_plain_http_to_an_ipv6_address_may_bypass_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``NO_PROXY`` has such addresses without brackets."""
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy.example")
+    monkeypatch.setenv("NO_PROXY", "::1")
+    request = HttpRequest("GET", "http://[::1]:8080/a")
+    assert "Authorization" in sign(request, policy("[::1]:8080"), enforce_https=False)
+
+
+STORAGE = [".asm.skype.com", "one.example.com"]
+
+
+@pytest.mark.parametrize("host", ["us.asm.skype.com", "A.b.ASM.skype.com:443", "one.example.com"])
+def test_further_hosts_are_signed_for_as_the_resource(host: str) -> None:
+    """Its host goes along, and the Host header is the transport's, whatever it was before."""
+    signer = HMACCredentialsPolicy(ENDPOINT, KEY, additional_hosts=STORAGE, now=lambda: NOW)
+    for url in (f"https://{host}/v1/a?b=c", f"HTTPS://{host}/v1/a?b=c"):
+        request = HttpRequest("GET", url, headers={"Host": "contoso.communication.azure.com"})
+        headers = sign(request, signer)
+        assert headers["x-ms-host"] == "contoso.communication.azure.com"
+        assert "Host" not in headers
+        assert headers["Authorization"] == signature(f"{ENDPOINT}/v1/a?b=c")
+        assert signature(f"{ENDPOINT}/v1/a?b=c").endswith(
+            "=OT4BdJcnVl5pyICtI0JlRuAALSzPg63yWHMfCwJGkAA="
+        )
+
+
+LOOK_ALIKES = [
+    "https://asm.skype.com/a",
+    "https://.asm.skype.com/a",
+    "https://evilasm.skype.com/a",
+    "https://us-asm.skype.com/a",
+    "https://us.asm.skype.com.evil.example/a",
+    "https://us.asm.skype.com./a",
+    "https://us.asm.skype.com@evil.example/a",
+    "https://evil.example@us.asm.skype.com/a",
+    "https://evil.example\\.asm.skype.com/a",
+    "https://evil.example/.asm.skype.com",
+    "https://evil.example#.asm.skype.com",
+    "https://evil.example?.asm.skype.com",
+    "https://us..asm.skype.com/a",
+    "https://us.asm.skype.com:8443/a",
+    "https://us.asm.skype.com:80/a",
+    "https://us.asm.skype.com:443:443/a",
+    "https://us.asm.skype.com:/a",
+    "https://us%2easm.skype.com/a",
+    "https://us.asm.s\u212aype.com/a",
+    "https://us.a\u017fm.skype.com/a",
+    "https://us\u3002asm.skype.com/a",
+    "https://b\u00fccher.asm.skype.com/a",
+    "https://us.asm.skype.com\t/a",
+    "http://us.asm.skype.com/a",
+    "http://us.asm.skype.com:443/a",
+    "//us.asm.skype.com/a",
+    "https://a.one.example.com/a",
+    "https://two.example.com/a",
+    "https://127.0.0.1/a",
+    *FOREIGN,
+]
+
+
+@pytest.mark.parametrize("url", LOOK_ALIKES)
+def test_what_only_looks_like_a_further_host_is_refused(url: str) -> None:
+    """Plain http is for nobody but the loopback addresses."""
+    signer = HMACCredentialsPolicy(ENDPOINT, KEY, additional_hosts=STORAGE)
+    request = HttpRequest("GET", url)
+    with pytest.raises(ClientAuthenticationError, match=r"goes to another host|over plain http"):
+        sign(request, signer, enforce_https=False)
+    assert dict(request.headers) == {}
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_redirect_between_the_hosts_is_signed_for_each(number: int) -> None:
+    """The headers of the one do not get to the other."""
+    urls = [f"{ENDPOINT}/a", "https://us.asm.skype.com/b"]
+    first, second = urls[number], urls[1 - number]
+    transport = FakeTransport(FakeResponse(307, {"location": second}))
+    signer = HMACCredentialsPolicy(ENDPOINT, KEY, additional_hosts=STORAGE)
+    with Pipeline(transport, [RedirectPolicy(), RetryPolicy(), signer]) as pipeline:
+        pipeline.run(HttpRequest("GET", first))
+    assert [url for url, _ in transport.sent] == [first, second]
+    for url, headers in transport.sent:
+        is_own = url.startswith(ENDPOINT)
+        assert headers.get("host") == ("contoso.communication.azure.com" if is_own else None)
+        assert headers.get("x-ms-host") == (None if is_own else "contoso.communication.azure.com")
+
+
+def test_without_further_hosts_a_header_of_the_callers_stays() -> None:
+    """They may have their own reasons."""
+    host = "contoso.communication.azure.com"
+    request = HttpRequest("GET", f"{ENDPOINT}/a", headers={"x-ms-host": host})
+    assert sign(request)["x-ms-host"] == host
+    request = HttpRequest("GET", f"{ENDPOINT}/a", headers={"x-ms-host": "h"})
+    signer = HMACCredentialsPolicy(ENDPOINT, KEY, additional_hosts=STORAGE)
+    assert sign(request, signer)["x-ms-host"] == "h"
+
+
+@pytest.mark.parametrize("hosts", [[".com"], ["a.example.com", "https://b.example.com"]])
+def test_further_hosts_are_checked_at_construction(hosts: list[str]) -> None:
+    """A mistake shows before a request is made."""
+    with pytest.raises(ValueError, match=r"additional_hosts\[\d\] must be a host name with a dot"):
+        HMACCredentialsPolicy(ENDPOINT, KEY, additional_hosts=hosts)
+
+
+def legacy_form(data: Any) -> LegacyHttpRequest:
+    request = LegacyHttpRequest("POST", f"{ENDPOINT}/a")
+    request.data = data
+    return request
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        HttpRequest("POST", f"{ENDPOINT}/a", data={"a": ["x", None]}),
+        HttpRequest("POST", f"{ENDPOINT}/a", data={"a": b"x"}),
+        HttpRequest("POST", f"{ENDPOINT}/a", data={"a": ["x", b"y"]}),
+        legacy_form({"a": None}),
+        legacy_form({"a": bytearray(b"x")}),
+        legacy_form({"a": [["x"]]}),
+        legacy_form({"a": {"b": "c"}}),
+        legacy_form({1: "x"}),
+        legacy_form({b"a": "x"}),
+        legacy_form({"a": io.BytesIO(b"x")}),
+    ],
+)
+def test_a_form_that_transports_send_differently_is_refused(request_: Any) -> None:
+    """Signed, it would be an unexplained 401 with one of them."""
+    with pytest.raises(TypeError, match=r"str, int, float or lists of them") as caught:
+        sign(request_)
+    assert len(str(caught.value)) < 200
+
+
+def test_a_form_may_have_tuples() -> None:
+    """They are sent as lists are."""
+    hashes = [
+        sign(legacy_form({"a": values}))["x-ms-content-sha256"]
+        for values in (["x", "y"], ("x", "y"))
+    ]
+    assert hashes == ["9TY4rOPusKjy9NfiQBWczfQjVqzZTA/UZmN3s6IvGVY="] * 2
+
+
+def test_a_url_that_is_too_long_is_refused() -> None:
+    """Quoting a megabyte takes the libraries more than a second."""
+    longest = f"{ENDPOINT}/{'a' * 32_768}"[:32_768]
+    assert "Authorization" in sign(HttpRequest("GET", longest))
+    for url in (longest + "a", ENDPOINT + "/" + "\u00e9" * 1_000_000):
+        with pytest.raises(ValueError, match=r"The URL has \d+ characters, too many"):
+            sign(HttpRequest("GET", url))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1.evil.example", "localhost.evil.example", "10.0.0.1"])
@@ -481,7 +704,12 @@ def test_plain_http_to_any_other_address_is_refused_all_the_same(host: str) -> N
     ("arguments", "kind", "says"),
     [
         ((None, KEY), TypeError, "endpoint must be a str, not NoneType"),
-        ((b"h", KEY), TypeError, "endpoint must be a str, not bytes"),
+        ((b"h", KEY), TypeError, "endpoint must be a str, not bytes: decode it"),
+        ((KEY, ENDPOINT), ValueError, "endpoint looks like an access key"),
+        ((f"endpoint=x;accesskey={KEY}", KEY), ValueError, "endpoint is a connection string"),
+        ((f"endpoint=h;accesskey={KEY}", KEY), ValueError, "endpoint is a connection string"),
+        ((ENDPOINT, ENDPOINT), ValueError, "access_key is an endpoint, not an access key"),
+        ((ENDPOINT, f"endpoint=x;accesskey={KEY}"), ValueError, "access_key is a connection str"),
         (("http://contoso.example", KEY), ValueError, "endpoint must be https://<host>"),
         (("", KEY), ValueError, "endpoint must be https://<host>"),
         ((f"{ENDPOINT}/path", KEY), ValueError, "endpoint must be https://<host>"),
@@ -499,6 +727,7 @@ def test_bad_arguments_are_refused_at_construction(
     with pytest.raises(kind, match=says) as caught:
         HMACCredentialsPolicy(*arguments)
     assert KEY[:8] not in str(caught.value)
+    assert len(str(caught.value)) < 200
     assert caught.value.__context__ is None
 
 

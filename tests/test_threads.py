@@ -341,7 +341,7 @@ def test_without_threads_tokens_are_refreshed_when_they_are_asked_for(
         raise RuntimeError("can't start new thread")
 
     scheduler = manual_scheduler(monkeypatch, clock)
-    scheduler.is_started = False
+    runner = scheduler.runner.pop("thread")
     monkeypatch.setattr(sync_scheduler, "_warned", False)
     issuer = Issuer(wall=clock.wall)
     with monkeypatch.context() as without_threads:
@@ -363,7 +363,7 @@ def test_without_threads_tokens_are_refreshed_when_they_are_asked_for(
         "Proactive refresh is off: no thread could be started (can't start new thread). Tokens are "
         "refreshed on demand."
     ]
-    scheduler.is_started = True
+    scheduler.runner["thread"] = runner
     clock.advance(3_000)
     scheduler.run_due()  # now that there are threads
     issuer.wait_for_call(6)

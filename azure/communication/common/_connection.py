@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
 if TYPE_CHECKING:
@@ -30,10 +31,17 @@ _ENDPOINT = re.compile(
 # Before Python 3.13, b64decode(validate=True) puts up with needless padding; and its error would
 # stay reachable as the context of ours.
 _BASE64 = re.compile("(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
+_HOST = re.compile(r"\.?(?:[a-z0-9_-]+\.)+[a-z][a-z0-9-]*", re.ASCII)
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
 _CONNECTION_STRING_FORM = (
-    "endpoint=https://<host>/;accesskey=<key>, as the Azure portal shows it under Keys"
+    "endpoint=https://<host>/;accesskey=<key>, as the portal shows it under Keys"
 )
+
+# Far more than the real ones have, and little enough to be read in no time.
+_LONGEST_CONNECTION_STRING = 4096
+_LONGEST_ENDPOINT = 300  # a host name has at most 253 characters
+
+_BYTES = (bytes, bytearray, memoryview)
 
 
 class ConnectionString(NamedTuple):
@@ -50,8 +58,9 @@ def parse_connection_string(connection_string: str) -> ConnectionString:
     """Split the connection string of a Communication Services resource.
 
     The form is ``endpoint=https://<host>/;accesskey=<key>``. The parts may come in any order, their
-    names in any case, with spaces around names and values and a semicolon at the end. Parts of
-    other names are ignored.
+    names in any case, with white space around the whole, names and values, such as the line end of
+    a file, and a semicolon at the end. An endpoint without a scheme is https. Parts of other names
+    are ignored.
 
     :param str connection_string: The connection string, as the Azure portal shows it under Keys.
     :return: The endpoint, ``https://<host>[:<port>]`` without a trailing slash, and the base64 key.
@@ -92,20 +101,36 @@ def parse_client_arguments(
     :raises ValueError: If the connection string, the endpoint or the access key is malformed. The
      message does not contain it.
     """
+    first = connection_string_or_endpoint
+    if not isinstance(first, str):
+        remedy = _remedy_for_type(first)
+        if isinstance(credential, str):
+            remedy = ". Are the arguments swapped?"
+        msg = f"connection_string_or_endpoint must be a str, not {_name(first)}{remedy}"
+        raise TypeError(msg)
     if credential is None:
-        endpoint, access_key = _parse_connection_string(
-            connection_string_or_endpoint,
-            "connection_string_or_endpoint, given without a credential,",
-        )
+        if _is_endpoint(first):
+            msg = (
+                "connection_string_or_endpoint is an endpoint, so credential must not be None: "
+                "pass an access key or a token credential, or pass the connection string alone"
+            )
+            raise ValueError(msg)
+        endpoint, access_key = _parse_connection_string(first, "connection_string_or_endpoint")
         return endpoint, as_key_credential(access_key)
-    if not is_token_credential(credential):
-        credential = as_key_credential(credential, "credential, unless it is a token credential,")
-    return (
-        parse_endpoint(
-            connection_string_or_endpoint, "connection_string_or_endpoint, given with a credential,"
-        ),
-        credential,
-    )
+    if _looks_like_connection_string(first):
+        msg = (
+            "connection_string_or_endpoint is a connection string, which has a key of its own: "
+            "pass it without a credential, or pass https://<host> with one"
+        )
+        raise ValueError(msg)
+    if isinstance(credential, str) and _is_endpoint(credential) and not _is_endpoint(first):
+        msg = (
+            "credential is an endpoint, and connection_string_or_endpoint is none: swap the "
+            "arguments"
+        )
+        raise ValueError(msg)
+    credential = as_credential(credential)
+    return parse_endpoint(first, "connection_string_or_endpoint"), credential
 
 
 def parse_endpoint(endpoint: str, argument: str = "endpoint") -> str:
@@ -119,17 +144,51 @@ def parse_endpoint(endpoint: str, argument: str = "endpoint") -> str:
     :raises ValueError: If it is not an endpoint. The message does not contain it.
     """
     if not isinstance(endpoint, str):
-        msg = f"{argument} must be a str, not {type(endpoint).__name__}"
+        msg = f"{argument} must be a str, not {_name(endpoint)}{_remedy_for_type(endpoint)}"
         raise TypeError(msg)
-    match = _ENDPOINT.fullmatch(endpoint)
-    if match is None or not 0 < int(match[1] or 443) < 65536:
-        msg = (
-            f"{argument} must be https://<host>, optionally with a port and a trailing slash, but "
-            "without user name, path, query or fragment, such as "
-            "https://contoso.communication.azure.com"
-        )
-        raise ValueError(msg)
-    return endpoint.removesuffix("/")
+    if _is_endpoint(endpoint):
+        return endpoint.removesuffix("/")
+    form = "https://<host>[:<port>], such as https://contoso.communication.azure.com"
+    if _looks_like_connection_string(endpoint):
+        msg = f"{argument} is a connection string: pass {form}, or use parse_connection_string()"
+    elif _looks_like_access_key(endpoint):
+        msg = f"{argument} looks like an access key: pass {form}. Are the arguments swapped?"
+    else:
+        msg = f"{argument} must be {form}, without user name, path, query or fragment"
+    raise ValueError(msg)
+
+
+def parse_additional_hosts(additional_hosts: Sequence[str]) -> tuple[str, ...]:
+    """Check the names of further hosts that may have a credential, and return them in lower case.
+
+    :param additional_hosts: Host names; one with a leading dot stands for any subdomain.
+    :type additional_hosts: ~collections.abc.Sequence[str]
+    :return: The names.
+    :rtype: tuple[str, ...]
+    :raises TypeError: If it is not a sequence of ``str``.
+    :raises ValueError: If a name is not a host name with a dot inside, or has a scheme, a port, a
+     path or user information.
+    """
+    if isinstance(additional_hosts, (str, *_BYTES)) or not isinstance(additional_hosts, Sequence):
+        kind = _name(additional_hosts)
+        msg = f"additional_hosts must be a list or tuple of host names, not {kind}"
+        raise TypeError(msg)
+    hosts = []
+    for number, host in enumerate(additional_hosts):
+        if not isinstance(host, str):
+            msg = f"additional_hosts[{number}] must be a str, not {_name(host)}"
+            raise TypeError(msg)
+        # The letter case is changed only of what is ASCII, or a Kelvin sign would become a k.
+        lower = host.lower() if host.isascii() and len(host) <= _LONGEST_ENDPOINT else ""
+        if not _HOST.fullmatch(lower):
+            msg = (
+                f"additional_hosts[{number}] must be a host name with a dot inside, such as "
+                "'storage.example.com', or '.example.com' for any subdomain, without scheme, port "
+                "or path"
+            )
+            raise ValueError(msg)
+        hosts.append(lower)
+    return tuple(hosts)
 
 
 def parse_access_key(access_key: str, argument: str = "access_key") -> bytes:
@@ -143,15 +202,20 @@ def parse_access_key(access_key: str, argument: str = "access_key") -> bytes:
     :raises ValueError: If it is not base64, or empty. The message does not contain it.
     """
     if not isinstance(access_key, str):
-        msg = f"{argument} must be a str, not {type(access_key).__name__}"
+        msg = f"{argument} must be a str, not {_name(access_key)}{_remedy_for_type(access_key)}"
         raise TypeError(msg)
-    if not access_key or not _BASE64.fullmatch(access_key):
+    if access_key and _BASE64.fullmatch(access_key):
+        return base64.b64decode(access_key)
+    if _looks_like_connection_string(access_key):
+        msg = f"{argument} is a connection string: use parse_connection_string() to get its key"
+    elif _is_endpoint(access_key):
+        msg = f"{argument} is an endpoint, not an access key. Are the arguments swapped?"
+    else:
         msg = (
             f"{argument} is not a base64 access key: copy it, with any '=' at its end, from Keys "
             "on the resource's page in the Azure portal"
         )
-        raise ValueError(msg)
-    return base64.b64decode(access_key)
+    raise ValueError(msg)
 
 
 def is_token_credential(credential: object) -> bool:
@@ -159,14 +223,30 @@ def is_token_credential(credential: object) -> bool:
     return hasattr(credential, "get_token") or hasattr(credential, "get_token_info")
 
 
+def as_credential(credential: Any) -> Any:
+    """Return a token credential as it is, and an access key as an ``AzureKeyCredential``.
+
+    :param credential: The credential of a client.
+    :raises TypeError: If it is neither.
+    :raises ValueError: If it is a key that is not base64. The message does not contain it.
+    """
+    if is_token_credential(credential):
+        return credential
+    expected = "a token credential or an access key (str or AzureKeyCredential)"
+    return as_key_credential(credential, "credential", expected)
+
+
 def as_key_credential(
-    access_key: str | AzureKeyCredential, argument: str = "access_key"
+    access_key: str | AzureKeyCredential,
+    argument: str = "access_key",
+    expected: str = "a str or an AzureKeyCredential",
 ) -> AzureKeyCredential:
     """Return the access key as an ``AzureKeyCredential``, whose key may be rotated; it is checked.
 
     :param access_key: An access key.
     :type access_key: str or ~azure.core.credentials.AzureKeyCredential
     :param str argument: What error messages call it.
+    :param str expected: What they say it must be.
     :return: The same credential, or a new one that holds the ``str``.
     :rtype: ~azure.core.credentials.AzureKeyCredential
     :raises TypeError: If ``access_key`` is neither.
@@ -180,21 +260,28 @@ def as_key_credential(
     if isinstance(access_key, str):
         parse_access_key(access_key, argument)
         return AzureKeyCredential(access_key)
-    msg = f"{argument} must be a str or an AzureKeyCredential, not {type(access_key).__name__}"
+    msg = f"{argument} must be {expected}, not {_name(access_key)}{_remedy_for_type(access_key)}"
     raise TypeError(msg)
 
 
 def _parse_connection_string(connection_string: str, argument: str) -> ConnectionString:
     if not isinstance(connection_string, str):
-        msg = f"{argument} must be a str, not {type(connection_string).__name__}"
+        remedy = _remedy_for_type(connection_string)
+        msg = f"{argument} must be a str, not {_name(connection_string)}{remedy}"
         raise TypeError(msg)
-    if _CONTROL_CHARACTER.search(connection_string):
-        msg = f"{argument} must not contain control characters, such as line ends: remove them"
+    if len(connection_string) > _LONGEST_CONNECTION_STRING:
+        msg = (
+            f"{argument} must be {_CONNECTION_STRING_FORM}; it has {len(connection_string)} "
+            "characters"
+        )
         raise ValueError(msg)
     values: dict[str, str] = {}
     for number, part in enumerate(connection_string.split(";"), start=1):
         name, separator, value = part.partition("=")
-        name = name.strip(" ").lower()
+        name, value = name.strip().lower(), value.strip()
+        if _CONTROL_CHARACTER.search(name) or _CONTROL_CHARACTER.search(value):
+            msg = f"{argument} must not contain control characters, such as line ends: remove them"
+            raise ValueError(msg)
         if not separator and name:
             msg = f"{argument} must be {_CONNECTION_STRING_FORM}; part {number} has no '='"
             raise ValueError(msg)
@@ -202,11 +289,44 @@ def _parse_connection_string(connection_string: str, argument: str) -> Connectio
             if name in values:
                 msg = f"{argument} must be {_CONNECTION_STRING_FORM}; it has {name} twice"
                 raise ValueError(msg)
-            values[name] = value.strip(" ")
+            values[name] = value
     for name in ("endpoint", "accesskey"):
         if not values.get(name):
             msg = f"{argument} must be {_CONNECTION_STRING_FORM}; it has no {name}"
             raise ValueError(msg)
-    endpoint = parse_endpoint(values["endpoint"], f"the endpoint in {argument}")
-    parse_access_key(values["accesskey"], f"the accesskey in {argument}")
-    return ConnectionString(endpoint, values["accesskey"])
+    endpoint = with_scheme(values["endpoint"])
+    access_key = values["accesskey"]
+    parse_access_key(access_key, f"the accesskey in {argument}")
+    return ConnectionString(parse_endpoint(endpoint, f"the endpoint in {argument}"), access_key)
+
+
+def with_scheme(endpoint: str) -> str:
+    """Return an endpoint that may be a host alone with its scheme, which is https."""
+    if "://" in endpoint or _looks_like_access_key(endpoint):
+        return endpoint
+    return f"https://{endpoint}"
+
+
+def _is_endpoint(text: str) -> bool:
+    match = _ENDPOINT.fullmatch(text) if len(text) <= _LONGEST_ENDPOINT else None
+    return match is not None and 0 < int(match[1] or 443) < 65536
+
+
+def _looks_like_connection_string(text: str) -> bool:
+    return "accesskey=" in text[:_LONGEST_CONNECTION_STRING].lower()
+
+
+def _looks_like_access_key(text: str) -> bool:
+    return len(text) >= 40 and _BASE64.fullmatch(text) is not None
+
+
+def _name(value: object) -> str:
+    return type(value).__name__
+
+
+def _remedy_for_type(value: object) -> str:
+    if isinstance(value, _BYTES):
+        return ": decode it"
+    if value is None:
+        return ": is the setting that it comes from missing?"
+    return ""

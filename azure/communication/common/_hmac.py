@@ -26,14 +26,20 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from azure.core.credentials import AzureKeyCredential  # noqa: TC002 - for get_type_hints()
-from azure.core.exceptions import ClientAuthenticationError
 from azure.core.pipeline.policies import SansIOHTTPPolicy
 from azure.core.rest import HttpRequest
 
-from ._connection import as_key_credential, parse_access_key, parse_endpoint
+from ._bearer import Destinations
+from ._connection import (
+    as_key_credential,
+    parse_access_key,
+    parse_additional_hosts,
+    parse_endpoint,
+    with_scheme,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from azure.core.pipeline import PipelineRequest
 
@@ -48,27 +54,35 @@ _SENT_AS_IS = re.compile(
     rf"((?:/(?!\.)[{_BARE}]*(?:{_ESCAPE}[{_BARE}]*)*)+"
     rf"(?:\?(?=.)[{_BARE}/?]*(?:{_ESCAPE}[{_BARE}/?]*)*)?)"
 )
-_ORIGIN = re.compile(r"(https?)://[-\w.:\[\]]*(?![^/?#])", re.ASCII | re.IGNORECASE)
-_LOOPBACK = re.compile(r"(?:localhost|127\.\d+\.\d+\.\d+|\[::1\])(?::\d+)?", re.ASCII)
+
+# No service takes a URL as long as that, and quoting one takes the libraries long.
+_LONGEST_URL = 32_768
+_LONGEST_CHAIN_OF_TRANSPORTS = 10
 
 
 class HMACCredentialsPolicy(SansIOHTTPPolicy[Any, Any]):
     """Signs requests with an access key, in a ``Pipeline`` as in an ``AsyncPipeline``.
 
     It belongs behind the retry policy, so that each try is signed afresh. It sets the headers
-    ``Host``, ``x-ms-date``, ``x-ms-content-sha256`` and ``Authorization``, and leaves the URL and
-    the body as they are. Safe to share between threads and event loops; it never blocks.
+    ``Host``, ``x-ms-date``, ``x-ms-content-sha256``, ``x-ms-return-client-request-id`` and
+    ``Authorization``, and leaves the URL and the body as they are. Safe to share between threads
+    and event loops; it never blocks.
 
     :param str endpoint: The endpoint of the resource, ``https://<host>[:<port>]``, or its host
      alone.
     :param access_key: The access key, in base64. The key of an ``AzureKeyCredential`` is read for
      each request, so that a rotated key counts at once.
     :type access_key: str or ~azure.core.credentials.AzureKeyCredential
+    :keyword additional_hosts: Further hosts of the service that may have signed requests, over
+     https on its default port: a host name, or one with a leading dot for any subdomain, such as
+     ``.asm.skype.com``. There a request is signed for the resource's host, which goes along as
+     ``x-ms-host``, and ``Host`` is left to the transport.
+    :paramtype additional_hosts: ~collections.abc.Sequence[str]
     :keyword now: Returns the current time, in Unix seconds; the system's clock if not given.
     :paramtype now: ~collections.abc.Callable[[], float] or None
     :raises TypeError: If an argument is of another type.
-    :raises ValueError: If the endpoint or the access key is malformed. The message does not contain
-     it.
+    :raises ValueError: If the endpoint, the access key or a host is malformed. The message does not
+     contain it.
     """
 
     def __init__(
@@ -76,13 +90,14 @@ class HMACCredentialsPolicy(SansIOHTTPPolicy[Any, Any]):
         endpoint: str,
         access_key: str | AzureKeyCredential,
         *,
+        additional_hosts: Sequence[str] = (),
         now: Callable[[], float] | None = None,
     ) -> None:
         super().__init__()
-        if isinstance(endpoint, str) and "://" not in endpoint:  # type: ignore[redundant-expr]
-            endpoint = f"https://{endpoint}"  # the siblings' own policies are given the host alone
-        self._endpoint = parse_endpoint(endpoint)
-        self._host = _host(self._endpoint)
+        if isinstance(endpoint, str):
+            endpoint = with_scheme(endpoint)  # the siblings' own policies are given the host alone
+        hosts = parse_additional_hosts(additional_hosts)
+        self._destinations = Destinations(parse_endpoint(endpoint), hosts)
         self._credential = as_key_credential(access_key)
         self._decoded = ("", b"")  # a key and its bytes; replaced as one, for threads share it
         self._now = now
@@ -97,22 +112,28 @@ class HMACCredentialsPolicy(SansIOHTTPPolicy[Any, Any]):
         :param ~azure.core.pipeline.PipelineRequest request: The request. The option
          ``enforce_https=False`` admits plain http to a loopback address.
         :raises ~azure.core.exceptions.ClientAuthenticationError: If the request goes to another
-         host than the endpoint's, or over plain http.
+         host than the endpoint's and the additional ones, or over plain http.
         :raises TypeError: If the body can be read only once, or is made by the transport, as
          multipart forms are.
+        :raises ValueError: If the URL has more than 32,768 characters.
         """
-        check_destination(request, self._endpoint)
+        is_own_host = self._destinations.check(request)
+        host = self._destinations.host
         http_request = request.http_request
         headers = http_request.headers
         content_hash = _base64(hashlib.sha256(_sent_body(http_request)).digest())
         target = _sent_target(http_request.url, request.context.transport)
         date = _http_date(int(time.time() if self._now is None else self._now()))
         to_sign = (
-            f"{http_request.method.upper()}\n{target}\n{date};{self._host};{content_hash}"
+            f"{http_request.method.upper()}\n{target}\n{date};{host};{content_hash}"
         ).encode()
         signature = _base64(hmac.digest(self._key(), to_sign, "sha256"))
-        # Transports would set Host themselves; set here, it is the one that was signed.
-        headers["Host"] = self._host
+        if is_own_host:
+            # Transports would set Host themselves; set here, it is the one that was signed.
+            headers["Host"] = host
+        else:
+            headers.pop("Host", None)  # it may be that of a try before a redirect
+        headers["x-ms-return-client-request-id"] = "true"
         headers["x-ms-date"] = date
         headers["x-ms-content-sha256"] = content_hash
         headers["Authorization"] = (
@@ -128,49 +149,11 @@ class HMACCredentialsPolicy(SansIOHTTPPolicy[Any, Any]):
         return decoded
 
 
-def check_destination(request: PipelineRequest[Any], endpoint: str) -> None:
-    """Refuse a request that would carry a credential elsewhere than to the endpoint, over https.
-
-    Redirects and absolute URLs pass here too, for a policy sees the URL of each try. The text
-    before the path has to be the endpoint's own, with no character that a host name cannot have, so
-    that no two parsers can read it differently.
-
-    :param ~azure.core.pipeline.PipelineRequest request: The request. Its option ``enforce_https``
-     is kept in the context for later tries and away from the transport, as azure-core's bearer
-     token policy does.
-    :param str endpoint: The endpoint, as ``parse_endpoint`` returns it.
-    :raises ~azure.core.exceptions.ClientAuthenticationError: If the request goes to another host,
-     or over plain http. azure-core's retry policy does not retry after this error.
-    """
-    if request.context.options.pop("enforce_https", None) is False:
-        request.context["enforce_https"] = False
-    url: str = request.http_request.url
-    if url.startswith(endpoint) and url[len(endpoint) : len(endpoint) + 1] in "/?#":
-        return
-    match = _ORIGIN.match(url)
-    if match is None or _host(match[0]) != _host(endpoint):
-        msg = (
-            f"The request goes to another host than {endpoint}, which alone may have the "
-            "credential: check its URL, or the redirect that led there"
-        )
-        raise ClientAuthenticationError(msg)
-    if match[1].lower() == "https":
-        return
-    if request.context.get("enforce_https", True) or not _LOOPBACK.fullmatch(_host(endpoint)):
-        msg = (
-            f"The request to {endpoint} goes over plain http, which would show the credential: use "
-            "https (a test on a loopback address may set enforce_https=False)"
-        )
-        raise ClientAuthenticationError(msg)
-
-
-def _host(endpoint: str) -> str:
-    """Host and port as the Host header has them: in lower case, without the default port."""
-    return endpoint.lower().partition("://")[2].removesuffix(":443")
-
-
 def _sent_target(url: str, transport: object) -> str:
     """Path and query as the transport will send them."""
+    if len(url) > _LONGEST_URL:
+        msg = f"The URL has {len(url)} characters, too many for a signed request: shorten its query"
+        raise ValueError(msg)
     as_is = _SENT_AS_IS.fullmatch(url)
     if as_is and "%" not in url:
         return as_is[1]
@@ -194,7 +177,12 @@ def _is_aiohttp(transport: object) -> bool:
         return False
     from azure.core.pipeline.transport import AioHttpTransport
 
-    return isinstance(transport, AioHttpTransport)
+    # Those that wrap another hold it as _transport, azure-core's own too.
+    for _ in range(_LONGEST_CHAIN_OF_TRANSPORTS):  # mocks have all attributes, without end
+        if isinstance(transport, AioHttpTransport):
+            return True
+        transport = getattr(transport, "_transport", None)
+    return False
 
 
 def _sent_body(http_request: Any) -> bytes:
@@ -213,14 +201,25 @@ def _sent_body(http_request: Any) -> bytes:
         return encoded
     if isinstance(body, (bytes, bytearray, memoryview)):
         return bytes(body)
-    if isinstance(body, dict) and not http_request.files:
-        return urlencode(body, doseq=True).encode()
-    msg = (
-        "The body of a request signed with an access key must be a str, bytes, JSON or a form "
-        "without files: streams can be read only once, and multipart bodies are known to the "
-        "transport alone. Read it into bytes first"
-    )
-    raise TypeError(msg)
+    if not isinstance(body, dict) or http_request.files:
+        msg = (
+            "The body of a request signed with an access key must be str, bytes, JSON or a form "
+            "without files: streams can be read only once, and transports make multipart bodies. "
+            "Read it into bytes first"
+        )
+        raise TypeError(msg)
+    if not all(map(_is_plain_field, body, body.values())):
+        msg = (
+            "A form that is signed with an access key must have str as names, and str, int, float "
+            "or lists of them as values: transports send None and bytes in different ways"
+        )
+        raise TypeError(msg)
+    return urlencode(body, doseq=True).encode()
+
+
+def _is_plain_field(name: object, value: object) -> bool:
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return isinstance(name, str) and all(isinstance(each, (str, int, float)) for each in values)
 
 
 def _base64(digest: bytes) -> str:

@@ -23,7 +23,9 @@ from .._arguments import read_arguments
 from .._cache import REFRESHING, CachedTokenCredential, TokenCache, error_to_raise
 from .._refresh import NOTHING, Action, Decision, Outcome, Refresh, closed
 from .._token import TokenLike
-from ._scheduler import arm
+from ._scheduler import arm, check_threads
+
+LOOK_SECONDS = 1.0  # how long it may take to notice what another thread did, under gevent
 
 
 class CommunicationTokenCredential(CachedTokenCredential):
@@ -140,6 +142,7 @@ class CommunicationTokenCredential(CachedTokenCredential):
             on_change=_arm,
         )
         if arguments.proactive_refresh:
+            check_threads(_refresh_ahead)
             source.prepare()
             self._cache.changed()
 
@@ -252,6 +255,8 @@ class _Waiter:
         return False
 
     def wait(self, seconds: float) -> None:
+        if type(self._calls).__module__ != "_queue":  # but gevent's: a put need not wake its hub
+            seconds = min(seconds, LOOK_SECONDS)
         with suppress(queue.Empty):
             self._calls.get(timeout=max(seconds, 0))
 

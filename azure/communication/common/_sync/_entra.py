@@ -8,7 +8,7 @@ from azure.core.credentials import AccessToken, TokenRequestOptions
 from azure.core.pipeline import PipelineRequest, PipelineResponse
 from azure.core.pipeline.policies import BearerTokenCredentialPolicy, RetryPolicy
 
-from .._bearer import ask, check_token_credential
+from .._bearer import Destinations, ask, check_token_credential
 from .._exchange import (
     RETRY_METHODS,
     Exchange,
@@ -17,7 +17,6 @@ from .._exchange import (
     credential_error,
     without_secrets,
 )
-from .._hmac import check_destination
 
 
 class EntraExchange(Exchange):
@@ -99,11 +98,15 @@ class _AuthenticationPolicy(BearerTokenCredentialPolicy[Any, Any]):
 
     def __init__(self, credential: _EntraCredential, *scopes: str, endpoint: str) -> None:
         super().__init__(cast("Any", credential), *scopes)
-        self._endpoint = endpoint
+        self._destinations = Destinations(endpoint)
 
     def on_request(self, request: PipelineRequest[Any]) -> None:
-        check_destination(request, self._endpoint)
+        self._destinations.check(request)
         super().on_request(request)
+
+    def authorize_request(self, request: PipelineRequest[Any], *scopes: str, **kwargs: Any) -> None:
+        self._destinations.check(request)  # a challenge may come from where a redirect led
+        super().authorize_request(request, *scopes, **kwargs)
 
     def on_challenge(
         self, request: PipelineRequest[Any], response: PipelineResponse[Any, Any]

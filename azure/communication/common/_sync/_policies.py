@@ -1,41 +1,52 @@
 """Authentication for synchronous pipelines: an access key or a token credential."""
 
 import logging
-from typing import Any, overload
+from collections.abc import Sequence
+from typing import Any, cast, overload
 
-from azure.core.credentials import AzureKeyCredential, TokenProvider
+from azure.core.credentials import AzureKeyCredential, TokenProvider, TokenRequestOptions
 from azure.core.exceptions import HttpResponseError
 from azure.core.pipeline import PipelineRequest, PipelineResponse
 from azure.core.pipeline.policies import BearerTokenCredentialPolicy
 
-from .._bearer import SCOPE, can_be_sent_again, check_token_credential, invalidate, sent_token
-from .._connection import as_key_credential, is_token_credential, parse_endpoint
-from .._hmac import HMACCredentialsPolicy, check_destination
+from .._bearer import SCOPE, Bearer, ask, carry, check_token, read_claims, sent_token
+from .._connection import as_credential, is_token_credential, parse_endpoint
+from .._hmac import HMACCredentialsPolicy
 
 _LOGGER = logging.getLogger(__name__)
 
 
 @overload
 def get_authentication_policy(
-    endpoint: str, credential: AzureKeyCredential | str
+    endpoint: str, credential: AzureKeyCredential | str, *, additional_hosts: Sequence[str] = ()
 ) -> HMACCredentialsPolicy: ...
 @overload
 def get_authentication_policy(
-    endpoint: str, credential: TokenProvider
+    endpoint: str, credential: TokenProvider, *, additional_hosts: Sequence[str] = ()
 ) -> BearerTokenCredentialPolicy[Any, Any]: ...
 def get_authentication_policy(
-    endpoint: str, credential: AzureKeyCredential | str | TokenProvider
+    endpoint: str,
+    credential: AzureKeyCredential | str | TokenProvider,
+    *,
+    additional_hosts: Sequence[str] = (),
 ) -> HMACCredentialsPolicy | BearerTokenCredentialPolicy[Any, Any]:
     """Return the policy that authenticates the requests of a client with its credential.
 
-    Put it behind the retry policy. It refuses any request that would carry the credential to
-    another host than the endpoint's, or over plain http; the request option ``enforce_https=False``
-    admits plain http to a loopback address, for tests.
+    Put it behind the redirect policy and the retry policy, where it sees the URL of each try, and
+    before those that only look, such as logging. It refuses any request that would carry the
+    credential to another host than the endpoint's and ``additional_hosts``, or over plain http; the
+    request option ``enforce_https=False`` admits plain http to a loopback address, for tests. A
+    policy behind it that rewrites the URL, such as a redirect policy, carries the credential along,
+    wherever that leads.
 
     With a token credential, a request that is answered with 401 has the token that it carried
     invalidated, if the credential has ``invalidate_token``, and is sent once more if there is
     another token and the body can be read again. The answer to that is the caller's, as is the 401
     if there was no other try. Asking the credential may block.
+
+    A credential that has ``invalidate_token``, as those of this package, is asked for each request,
+    and its token is not kept here; of any other, azure-core's policy keeps the token until shortly
+    before it expires.
 
     Make one for each client, for azure-core links a policy to the pipeline that it is part of.
     Threads may share it with the client.
@@ -45,70 +56,89 @@ def get_authentication_policy(
         or a token credential.
     :type credential: str or ~azure.core.credentials.AzureKeyCredential or
         ~azure.core.credentials.TokenCredential or ~azure.core.credentials.SupportsTokenInfo
+    :keyword additional_hosts: Further hosts of the service that may have the credential, over https
+        on its default port: a host name, or one with a leading dot for any subdomain, such as
+        ``.asm.skype.com``. The resource's host goes along as ``x-ms-host``.
+    :paramtype additional_hosts: ~collections.abc.Sequence[str]
     :return: The policy.
     :rtype: ~azure.communication.common.HMACCredentialsPolicy or
         ~azure.core.pipeline.policies.BearerTokenCredentialPolicy
     :raises TypeError: If an argument is of another type, or the credential is an async one.
-    :raises ValueError: If the endpoint or the access key is malformed. The message does not contain
-        it.
+    :raises ValueError: If the endpoint, the access key or a host is malformed. The message does not
+        contain it.
     """
     endpoint = parse_endpoint(endpoint)
-    if is_token_credential(credential):
-        check_token_credential(credential, "credential", sync=True)
-        return _BearerTokenPolicy(endpoint, credential)  # type: ignore[arg-type]  # just checked
-    argument = "credential, unless it is a token credential,"
-    return HMACCredentialsPolicy(endpoint, as_key_credential(credential, argument))  # type: ignore[arg-type]
+    known: Any = as_credential(credential)
+    if is_token_credential(known):
+        return _BearerTokenPolicy(Bearer(endpoint, known, additional_hosts, sync=True), known)
+    return HMACCredentialsPolicy(endpoint, known, additional_hosts=additional_hosts)
+
+
+class _CheckedCredential:
+    """A credential whose tokens are checked, before azure-core makes a header of them."""
+
+    def __init__(self, credential: Any) -> None:
+        self._credential = credential
+
+    def get_token_info(self, *scopes: str, options: TokenRequestOptions | None = None) -> Any:
+        return check_token(ask(self._credential, scopes, options or {}))
 
 
 class _BearerTokenPolicy(BearerTokenCredentialPolicy[Any, Any]):
     """azure-core's policy, with revocation and with a look at where the token goes.
 
     azure-core drops the token that it keeps after any 401, even one that has come meanwhile, and
-    another thread may find none between two looks. So a refused one is marked instead.
+    another thread may find none between two looks.
+    So a refused one is marked instead.
     """
 
-    def __init__(self, endpoint: str, credential: TokenProvider) -> None:
-        super().__init__(credential, SCOPE)
-        self._endpoint = endpoint
-        self._refused: str | None = None
+    def __init__(self, rules: Bearer, credential: Any) -> None:
+        checked: Any = _CheckedCredential(credential)
+        super().__init__(checked, SCOPE)
+        self._checked = checked
+        self._rules = rules
 
     def on_request(self, request: PipelineRequest[Any]) -> None:
-        check_destination(request, self._endpoint)
-        super().on_request(request)
+        self._rules.check(request)
+        if self._rules.asks_each_time:
+            carry(request, self._checked.get_token_info(SCOPE))
+        else:
+            super().on_request(request)
+
+    def authorize_request(self, request: PipelineRequest[Any], *scopes: str, **kwargs: Any) -> None:
+        self._rules.check(request)
+        if self._rules.asks_each_time:
+            options = cast("TokenRequestOptions", kwargs)
+            carry(request, self._checked.get_token_info(*scopes, options=options))
+        else:
+            super().authorize_request(request, *scopes, **kwargs)
 
     def send(self, request: PipelineRequest[Any]) -> PipelineResponse[Any, Any]:
         self.on_request(request)
         response: PipelineResponse[Any, Any] = self.next.send(request)
-        sent = sent_token(request)  # a policy behind this one may have put another there
-        if response.http_response.status_code == 401:
-            self._refused = sent
-            invalidate(self._credential, sent)
-            if can_be_sent_again(request.http_request) and self._reauthorize(
-                request, response, sent
-            ):
-                response = self.next.send(request)
-        elif sent == self._refused:  # so the 401 was not about the token
-            self._refused = None
+        if self._rules.can_try_again(request, response) and self._reauthorize(request, response):
+            response = self.next.send(request)
         return response
 
     def _reauthorize(
-        self, request: PipelineRequest[Any], response: PipelineResponse[Any, Any], sent: str
+        self, request: PipelineRequest[Any], response: PipelineResponse[Any, Any]
     ) -> bool:
         """Give the request another token than the one that was sent; tell whether there is one."""
-        if "WWW-Authenticate" in response.http_response.headers:
-            try:
-                if self.on_challenge(request, response):  # for claims
-                    return sent_token(request) != sent
-            except Exception as error:
-                raise error from HttpResponseError(response=response.http_response)
+        sent = hash(sent_token(request))
+        claims = read_claims(request, response)
         try:
-            self.on_request(request)
-        except Exception:  # whatever the credential raises, the 401 is the answer
-            _LOGGER.warning("The service refused the token, and there is no other.", exc_info=True)
-            return False
-        return sent_token(request) != sent
+            if claims:
+                self.authorize_request(request, SCOPE, claims=claims)
+            else:
+                self.on_request(request)
+        except Exception as error:
+            if claims:  # someone may have to sign in anew
+                raise error from HttpResponseError(response=response.http_response)
+            _LOGGER.warning("The service rejected the token, and there is no other.", exc_info=True)
+            return False  # whatever the credential raises, the 401 is the answer
+        return hash(sent_token(request)) != sent
 
     @property
     def _need_new_token(self) -> bool:
         held = self._token
-        return held is None or held.token == self._refused or super()._need_new_token
+        return held is None or self._rules.was_refused(held.token) or super()._need_new_token

@@ -9,7 +9,7 @@ from azure.core.credentials import AccessToken, TokenRequestOptions
 from azure.core.pipeline import PipelineRequest, PipelineResponse
 from azure.core.pipeline.policies import AsyncBearerTokenCredentialPolicy, AsyncRetryPolicy
 
-from .._bearer import ask, check_token_credential
+from .._bearer import Destinations, ask, check_token_credential
 from .._exchange import (
     RETRY_METHODS,
     Exchange,
@@ -18,7 +18,6 @@ from .._exchange import (
     credential_error,
     without_secrets,
 )
-from .._hmac import check_destination
 
 
 class EntraExchange(Exchange):
@@ -103,11 +102,17 @@ class _AuthenticationPolicy(AsyncBearerTokenCredentialPolicy[Any, Any]):
 
     def __init__(self, credential: _EntraCredential, *scopes: str, endpoint: str) -> None:
         super().__init__(cast("Any", credential), *scopes)
-        self._endpoint = endpoint
+        self._destinations = Destinations(endpoint)
 
     async def on_request(self, request: PipelineRequest[Any]) -> None:
-        check_destination(request, self._endpoint)
+        self._destinations.check(request)
         await super().on_request(request)
+
+    async def authorize_request(
+        self, request: PipelineRequest[Any], *scopes: str, **kwargs: Any
+    ) -> None:
+        self._destinations.check(request)  # a challenge may come from where a redirect led
+        await super().authorize_request(request, *scopes, **kwargs)
 
     async def on_challenge(
         self, request: PipelineRequest[Any], response: PipelineResponse[Any, Any]

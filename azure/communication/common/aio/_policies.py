@@ -1,37 +1,45 @@
 """Authentication for asynchronous pipelines: an access key or a token credential."""
 
 import logging
-from typing import Any, overload
+from collections.abc import Sequence
+from inspect import isawaitable
+from typing import Any, cast, overload
 
-from azure.core.credentials import AzureKeyCredential
+from azure.core.credentials import AzureKeyCredential, TokenRequestOptions
 from azure.core.credentials_async import AsyncTokenProvider
 from azure.core.exceptions import HttpResponseError
 from azure.core.pipeline import PipelineRequest, PipelineResponse
 from azure.core.pipeline.policies import AsyncBearerTokenCredentialPolicy
 
-from .._bearer import SCOPE, can_be_sent_again, check_token_credential, invalidate, sent_token
-from .._connection import as_key_credential, is_token_credential, parse_endpoint
-from .._hmac import HMACCredentialsPolicy, check_destination
+from .._bearer import SCOPE, Bearer, ask, carry, check_token, read_claims, sent_token
+from .._connection import as_credential, is_token_credential, parse_endpoint
+from .._hmac import HMACCredentialsPolicy
 
 _LOGGER = logging.getLogger(__name__)
 
 
 @overload
 def get_authentication_policy(
-    endpoint: str, credential: AzureKeyCredential | str
+    endpoint: str, credential: AzureKeyCredential | str, *, additional_hosts: Sequence[str] = ()
 ) -> HMACCredentialsPolicy: ...
 @overload
 def get_authentication_policy(
-    endpoint: str, credential: AsyncTokenProvider
+    endpoint: str, credential: AsyncTokenProvider, *, additional_hosts: Sequence[str] = ()
 ) -> AsyncBearerTokenCredentialPolicy[Any, Any]: ...
 def get_authentication_policy(
-    endpoint: str, credential: AzureKeyCredential | str | AsyncTokenProvider
+    endpoint: str,
+    credential: AzureKeyCredential | str | AsyncTokenProvider,
+    *,
+    additional_hosts: Sequence[str] = (),
 ) -> HMACCredentialsPolicy | AsyncBearerTokenCredentialPolicy[Any, Any]:
     """Return the policy that authenticates the requests of an async client with its credential.
 
-    Put it behind the retry policy. It refuses any request that would carry the credential to
-    another host than the endpoint's, or over plain http; the request option ``enforce_https=False``
-    admits plain http to a loopback address, for tests.
+    Put it behind the redirect policy and the retry policy, where it sees the URL of each try, and
+    before those that only look, such as logging. It refuses any request that would carry the
+    credential to another host than the endpoint's and ``additional_hosts``, or over plain http; the
+    request option ``enforce_https=False`` admits plain http to a loopback address, for tests. A
+    policy behind it that rewrites the URL, such as a redirect policy, carries the credential along,
+    wherever that leads.
 
     With a token credential, a request that is answered with 401 has the token that it carried
     invalidated, if the credential has ``invalidate_token``, and is sent once more if there is
@@ -39,8 +47,12 @@ def get_authentication_policy(
     if there was no other try. The credential is awaited; a synchronous one would block the event
     loop.
 
-    Make one for each client, for azure-core links a policy to the pipeline that it is part of. With
-    a token credential it belongs to one event loop, as the client does.
+    A credential that has ``invalidate_token``, as those of this package, is asked for each request,
+    and its token is not kept here; of any other, azure-core's policy keeps the token until shortly
+    before it expires.
+
+    Make one for each client, for azure-core links a policy to the pipeline that it is part of.
+    With a token credential it belongs to one event loop, as the client does.
 
     :param str endpoint: The endpoint of the resource, ``https://<host>[:<port>]``.
     :param credential: An access key in base64, an ``AzureKeyCredential``, whose key may be rotated,
@@ -48,69 +60,95 @@ def get_authentication_policy(
     :type credential: str or ~azure.core.credentials.AzureKeyCredential or
         ~azure.core.credentials_async.AsyncTokenCredential or
         ~azure.core.credentials_async.AsyncSupportsTokenInfo
+    :keyword additional_hosts: Further hosts of the service that may have the credential, over https
+        on its default port: a host name, or one with a leading dot for any subdomain, such as
+        ``.asm.skype.com``. The resource's host goes along as ``x-ms-host``.
+    :paramtype additional_hosts: ~collections.abc.Sequence[str]
     :return: The policy.
     :rtype: ~azure.communication.common.HMACCredentialsPolicy or
         ~azure.core.pipeline.policies.AsyncBearerTokenCredentialPolicy
     :raises TypeError: If an argument is of another type.
-    :raises ValueError: If the endpoint or the access key is malformed. The message does not contain
-        it.
+    :raises ValueError: If the endpoint, the access key or a host is malformed. The message does not
+        contain it.
     """
     endpoint = parse_endpoint(endpoint)
-    if is_token_credential(credential):
-        check_token_credential(credential, "credential", sync=False)
-        return _AsyncBearerTokenPolicy(endpoint, credential)  # type: ignore[arg-type]
-    argument = "credential, unless it is a token credential,"
-    return HMACCredentialsPolicy(endpoint, as_key_credential(credential, argument))  # type: ignore[arg-type]
+    known: Any = as_credential(credential)
+    if is_token_credential(known):
+        return _AsyncBearerTokenPolicy(Bearer(endpoint, known, additional_hosts, sync=False), known)
+    return HMACCredentialsPolicy(endpoint, known, additional_hosts=additional_hosts)
+
+
+class _CheckedCredential:
+    """A credential whose tokens are checked, before azure-core makes a header of them."""
+
+    def __init__(self, credential: Any) -> None:
+        self._credential = credential
+
+    async def get_token_info(self, *scopes: str, options: TokenRequestOptions | None = None) -> Any:
+        answer = ask(self._credential, scopes, options or {})
+        try:
+            return check_token(await answer if isawaitable(answer) else answer)
+        finally:
+            del answer  # an error's traceback keeps what this frame holds
 
 
 class _AsyncBearerTokenPolicy(AsyncBearerTokenCredentialPolicy[Any, Any]):
     """azure-core's policy, with revocation and with a look at where the token goes.
 
-    azure-core drops the token that it keeps after any 401, even one that has come meanwhile. So a
-    refused one is marked instead.
+    azure-core drops the token that it keeps after any 401, even one that has come meanwhile.
+    So a refused one is marked instead.
     """
 
-    def __init__(self, endpoint: str, credential: AsyncTokenProvider) -> None:
-        super().__init__(credential, SCOPE)
-        self._endpoint = endpoint
-        self._refused: str | None = None
+    def __init__(self, rules: Bearer, credential: Any) -> None:
+        checked: Any = _CheckedCredential(credential)
+        super().__init__(checked, SCOPE)
+        self._checked = checked
+        self._rules = rules
 
     async def on_request(self, request: PipelineRequest[Any]) -> None:
-        check_destination(request, self._endpoint)
-        await super().on_request(request)
+        self._rules.check(request)
+        if self._rules.asks_each_time:
+            carry(request, await self._checked.get_token_info(SCOPE))
+        else:
+            await super().on_request(request)
+
+    async def authorize_request(
+        self, request: PipelineRequest[Any], *scopes: str, **kwargs: Any
+    ) -> None:
+        self._rules.check(request)
+        if self._rules.asks_each_time:
+            options = cast("TokenRequestOptions", kwargs)
+            carry(request, await self._checked.get_token_info(*scopes, options=options))
+        else:
+            await super().authorize_request(request, *scopes, **kwargs)
 
     async def send(self, request: PipelineRequest[Any]) -> PipelineResponse[Any, Any]:
         await self.on_request(request)
         response: PipelineResponse[Any, Any] = await self.next.send(request)
-        sent = sent_token(request)  # a policy behind this one may have put another there
-        if response.http_response.status_code == 401:
-            self._refused = sent
-            invalidate(self._credential, sent)
-            if can_be_sent_again(request.http_request) and await self._reauthorize(
-                request, response, sent
-            ):
-                response = await self.next.send(request)
-        elif sent == self._refused:  # so the 401 was not about the token
-            self._refused = None
+        if self._rules.can_try_again(request, response) and await self._reauthorize(
+            request, response
+        ):
+            response = await self.next.send(request)
         return response
 
     async def _reauthorize(
-        self, request: PipelineRequest[Any], response: PipelineResponse[Any, Any], sent: str
+        self, request: PipelineRequest[Any], response: PipelineResponse[Any, Any]
     ) -> bool:
         """Give the request another token than the one that was sent; tell whether there is one."""
-        if "WWW-Authenticate" in response.http_response.headers:
-            try:
-                if await self.on_challenge(request, response):  # for claims
-                    return sent_token(request) != sent
-            except Exception as error:
-                raise error from HttpResponseError(response=response.http_response)
+        sent = hash(sent_token(request))
+        claims = read_claims(request, response)
         try:
-            await self.on_request(request)
-        except Exception:  # whatever the credential raises, the 401 is the answer
-            _LOGGER.warning("The service refused the token, and there is no other.", exc_info=True)
-            return False
-        return sent_token(request) != sent
+            if claims:
+                await self.authorize_request(request, SCOPE, claims=claims)
+            else:
+                await self.on_request(request)
+        except Exception as error:
+            if claims:  # someone may have to sign in anew
+                raise error from HttpResponseError(response=response.http_response)
+            _LOGGER.warning("The service rejected the token, and there is no other.", exc_info=True)
+            return False  # whatever the credential raises, the 401 is the answer
+        return hash(sent_token(request)) != sent
 
     def _need_new_token(self) -> bool:
         held = self._token
-        return held is None or held.token == self._refused or super()._need_new_token()
+        return held is None or self._rules.was_refused(held.token) or super()._need_new_token()

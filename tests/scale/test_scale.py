@@ -11,24 +11,27 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import pytest
-from azure.communication.common import CommunicationTokenCredential, _schedule, aio
-from azure.communication.common._engine import Engine
-from azure.communication.common._schedule import Reference
-from azure.communication.common._sync import _scheduler
-from azure.communication.common._sync._scheduler import Scheduler, Workers
-from azure.communication.common.aio import _scheduler as _aio_scheduler
+from azure.communication.common import CommunicationTokenCredential, aio
 from azure.core.credentials import AccessToken
 
 from scaffolding import (
     DEADLINE,
     Clock,
     InlineWorkers,
+    Reference,
+    Scheduler,
     Tally,
     ThreadWatch,
+    Workers,
+    armed_caches,
+    cache_of,
     clock_loop,
     install,
     let_pass,
     on_clock,
+    refresh_ahead,
+    schedule_module,
+    sync_scheduler,
     threadless,
 )
 
@@ -36,7 +39,7 @@ MANY = 100_000
 DAY, HOUR, MINUTE = 86_400, 3_600, 60
 BYTES_EACH = 1_600
 
-E = TypeVar("E", bound=Engine)
+E = TypeVar("E", bound=Any)
 
 
 class Service:
@@ -220,8 +223,8 @@ def test_many_that_go_away(clock: Clock, scheduler: Scheduler) -> None:
         credential.close()
     del credentials[: MANY // 2]
     scheduler.run_due()
-    assert scheduler._schedule.items() == [stays]
-    assert len(scheduler._schedule) == 1
+    assert scheduler.schedule.caches() == [cache_of(stays)]
+    assert len(scheduler.schedule) == 1
     del credentials, credential
     assert sum(reference() is not None for reference in gone) == 0
     let_pass(2 * DAY, clock, scheduler)
@@ -246,9 +249,7 @@ def test_many_that_go_away_on_one_loop(clock: Clock) -> None:
             await credential.close()
         del credentials[: MANY // 2]
         await asyncio.sleep(30)
-        schedule = _aio_scheduler.scheduler(asyncio.get_running_loop())._schedule
-        assert schedule.items() == [stays]
-        assert len(schedule) == 1
+        assert armed_caches() == [cache_of(stays)]
         del credentials, credential
         assert sum(reference() is not None for reference in gone) == 0
         await asyncio.sleep(2 * DAY)
@@ -264,8 +265,8 @@ def test_many_that_go_away_on_one_loop(clock: Clock) -> None:
 @pytest.fixture
 def threads(monkeypatch: pytest.MonkeyPatch) -> ThreadWatch:
     """Watch the threads; they end soon, for seconds have become a hundred times shorter."""
-    monkeypatch.setattr(_scheduler, "IDLE_SECONDS", 0.1)
-    monkeypatch.setattr(_schedule, "CLOCK_CHECK_SECONDS", 0.3)
+    monkeypatch.setattr(sync_scheduler, "IDLE_SECONDS", 0.1)
+    monkeypatch.setattr(schedule_module, "LONGEST_SLEEP_SECONDS", 0.3)
     return ThreadWatch()
 
 
@@ -273,7 +274,7 @@ def test_one_thread_and_eight_workers_for_a_hundred_thousand(
     clock: Clock, monkeypatch: pytest.MonkeyPatch, threads: ThreadWatch
 ) -> None:
     """None before the first is armed, nine while all are due at once, none after the last."""
-    install(monkeypatch, Scheduler(clock.wall, clock.mono, random.Random(1).random))
+    install(monkeypatch, Scheduler(refresh_ahead, clock.sources(random.Random(1).random)))
     service, gate, calls = Service(clock, DAY), threading.Event(), Tally()
 
     def issue() -> AccessToken:
@@ -302,13 +303,14 @@ class CountingWorkers(Workers):
     """Workers that know how many credentials have been handed to them."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(refresh_ahead, lambda: None)
         self.given = 0
+        self.stuck: object = None
 
-    def run(self, reference: Reference) -> None:
-        """Hand a credential over."""
-        self.given += 1
-        super().run(reference)
+    def submit(self, reference: Reference) -> None:
+        """Hand a credential over; one that hangs comes again and again."""
+        self.given += reference() is not self.stuck
+        super().submit(reference)
 
 
 def test_one_refresher_that_hangs_for_an_hour_delays_none_of_the_others(
@@ -332,6 +334,9 @@ def test_one_refresher_that_hangs_for_an_hour_delays_none_of_the_others(
         return token
 
     stuck = make(CommunicationTokenCredential, 1, clock, hang)
+    scheduler.run_due()
+    calls.wait_for(1)
+    workers.stuck = cache_of(stuck[0])
     credentials = make(CommunicationTokenCredential, MANY, clock, issue, token=service.token())
     while clock.wall() <= service.start + HOUR:
         scheduler.run_due()
@@ -359,6 +364,7 @@ def test_many_overdue_after_a_suspension(clock: Clock, scheduler: Scheduler) -> 
     batches = 1
     while scheduler.run_due() == 0:
         batches += 1
-    assert (service.issued.total(), batches) == (10_000, 10)
+    assert service.issued.total() == 10_000
+    assert 9 <= batches <= 10  # of those for whom a caller was faster, some are passed over
     assert {c.get_token().expires_on for c in credentials} == {int(clock.wall()) + DAY}
     assert service.issued.total() == 10_000
