@@ -13,6 +13,7 @@ from azure.core.credentials import AccessToken
 from scaffolding import (
     DEADLINE,
     Call,
+    CallFault,
     Clock,
     Fault,
     InlineWorkers,
@@ -443,7 +444,7 @@ def test_a_finalizer_may_use_the_credential_at_any_point(
         issuer = Issuer(wall=clock.wall)
         issuer.hold()
         credential = credential_type(token_refresher=issuer)
-        fault = Fault(nth, finalize)
+        fault = CallFault(nth, finalize)
         already = counted.value
         first = Call(ask if role == "leader" else credential.get_token)
         counted.wait_for(already + 1)

@@ -660,12 +660,11 @@ def _clear(error: Exception, depth: int) -> None:
 
 def _is_clear(error: Exception) -> bool:
     """Tell whether there is nothing but what can be cleared; slots, for example, cannot."""
-    cleared = (error.args, vars(error))
-    return all(
-        isinstance(field, (type, str, int, float, type(None)))
-        or any(field is known for known in cleared)
-        for field in gc.get_referents(error)
-    )
+    for field in gc.get_referents(error):
+        is_cleared = field is error.args or field is vars(error)
+        if not is_cleared and not isinstance(field, (type, str, int, float, type(None))):
+            return False
+    return True
 
 
 def _with_text(error: Exception, text: str) -> Exception:
