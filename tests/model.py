@@ -304,7 +304,7 @@ class World:
         return left - state.window if what == "window" else left
 
     def let_an_hour_pass(self) -> None:
-        """The issuer is down for an hour and nobody asks; then, without a valid token, one comes."""
+        """The issuer is down for an hour; then, if no token is valid, the background gets one."""
         self.end_all("failure")
         end, looks, tries = self.clock.mono() + HOUR, 0, 0
         while self.proactive and self.clock.mono() < end:
@@ -321,7 +321,7 @@ class World:
             assert self.is_valid(self.state.token), "the chain has ended"
 
     def look(self, outcome: str) -> int:
-        """The background sleeps for as long as it may, and a refresh that it starts ends at once."""
+        """The background sleeps as long as it may, and a refresh that it starts ends at once."""
         self.clock.advance(max(self.schedule.delay(), 0.001))
         self.tick()
         return self.end_all(outcome)
