@@ -261,6 +261,7 @@ class World:
         """The service refuses the current token, and one that is not current any more."""
         held = self.state.token
         self.cache.invalidate("another")
+        assert self.state.token is held, "another token was refused"
         if held is not None:
             self.cache.invalidate(held.token)
             if not self.closed:
