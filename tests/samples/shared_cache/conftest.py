@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet
 
-from scaffolding import Clock
+from scaffolding import Clock, manual_scheduler
 from shared_cache.fleet import START, Ledger, Member, RedisServer, why_not
 
 
@@ -45,9 +45,17 @@ def clock() -> Clock:
 
 @pytest.fixture(params=["sync", "aio"])
 def join(
-    request: pytest.FixtureRequest, server: RedisServer, keys: str, ledger: Ledger, clock: Clock
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    server: RedisServer,
+    keys: str,
+    ledger: Ledger,
+    clock: Clock,
 ) -> Iterator[Callable[..., Member]]:
-    """A function that returns another member of a fleet, with either driver."""
+    """A function that returns another member of a fleet, with either driver. Nothing refreshes
+    ahead but what the test has refreshed.
+    """
+    manual_scheduler(monkeypatch, clock)
     members = []
 
     def join(**options: Any) -> Member:
