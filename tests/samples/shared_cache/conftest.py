@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.fernet import Fernet
 
 from scaffolding import Clock, manual_scheduler
-from shared_cache.fleet import START, Ledger, Member, RedisServer, why_not
+from shared_cache.fleet import KEYS, START, Ledger, Member, RedisServer, why_not
 
 
 @pytest.fixture
@@ -28,7 +27,7 @@ def server() -> Iterator[RedisServer]:
 @pytest.fixture
 def keys() -> str:
     """One encryption key."""
-    return Fernet.generate_key().decode()
+    return KEYS
 
 
 @pytest.fixture
