@@ -258,7 +258,7 @@ class Issuer:
     def __init__(
         self, *script: Any, life: float = 3600, wall: Callable[[], float] = time.time
     ) -> None:
-        self._script = list(script)
+        self.script = list(script)
         self._life = life
         self._wall = wall
         self._calls = Tally()
@@ -298,9 +298,9 @@ class Issuer:
     def _begin(self) -> "tuple[Future[None], Any]":
         """Count a call; return what it waits for, and its step."""
         number = self._calls.count()
-        if number > len(self._script):
+        if number > len(self.script):
             return self._gate, lambda: make_token(self._wall() + self._life)
-        step = self._script[number - 1]
+        step = self.script[number - 1]
         return (step.gate, step.step) if isinstance(step, Late) else (self._gate, step)
 
     def _take(self, step: Any) -> Any:
