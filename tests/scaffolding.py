@@ -143,6 +143,14 @@ def twin_of(
     return twin
 
 
+def twin_of_refresh(refresh: rules.Refresh) -> rules.Refresh:
+    """Return a refresh that is as far as this one."""
+    twin = object.__new__(rules.Refresh)
+    for name in rules.Refresh.__slots__:
+        setattr(twin, name, getattr(refresh, name))
+    return twin
+
+
 class Item:
     """What a schedule needs of a cache: a state that says when it is due.
 

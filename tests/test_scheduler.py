@@ -75,11 +75,6 @@ def add(scheduler: Any, item: Item) -> Item:
     return item
 
 
-def without_thread(scheduler: Scheduler) -> None:
-    """Have a scheduler start no thread."""
-    scheduler.runner["thread"] = weakref.ref(threading.current_thread())
-
-
 def fresh_after(item: Item, work: Callable[[], Any]) -> Item:
     """Have an item do something when it is refreshed, and be due no more."""
     reference = weakref.ref(item)  # or it would be part of a cycle
@@ -133,8 +128,8 @@ def test_what_comes_to_a_scheduler_that_retires_goes_on_to_the_next(
     original = late.add
 
     def retire_then_add(cache: Any) -> None:
-        without_thread(late)
-        Call(late.retire).value()  # as its thread would, which is somewhere else
+        late.runner["thread"] = weakref.ref(threading.main_thread())
+        Call(late.retire).value()  # the thread, which is somewhere else
         original(cache)
 
     monkeypatch.setattr(late, "add", retire_then_add)
@@ -142,6 +137,26 @@ def test_what_comes_to_a_scheduler_that_retires_goes_on_to_the_next(
     assert called.wait(DEADLINE)
     assert late.is_retired
     del item
+
+
+def test_two_that_start_the_thread_at_once_start_one(
+    clock: Clock, threads: ThreadWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that comes second leaves it to the other."""
+    scheduler = scheduler_on(clock)
+    items = [Item(clock, HOUR), Item(clock, HOUR)]
+    new_thread = sync_scheduler.new_thread
+
+    def late(target: Callable[[], None]) -> threading.Thread:
+        monkeypatch.setattr(sync_scheduler, "new_thread", new_thread)
+        add(scheduler, items[1])
+        return new_thread(target)
+
+    monkeypatch.setattr(sync_scheduler, "new_thread", late)
+    add(scheduler, items[0])
+    wait_until(lambda: len(scheduler.schedule) == 2)
+    assert len(threads.alive()) == 1
+    items.clear()
 
 
 def test_the_thread_looks_again_though_nothing_told_it_to(
@@ -174,29 +189,27 @@ def test_an_item_that_is_due_earlier_wakes_the_thread(
     scheduler.wake()
 
 
-def test_another_scheduler_goes_on_after_a_fault_of_one(
+def test_a_fault_of_the_scheduler_s_own_does_not_end_its_thread(
     clock: Clock, threads: ThreadWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The fault is reported as Python reports what ends a thread; what was armed stays armed."""
+    """It is reported as Python reports what ends a thread, and the thread goes on."""
     reports: list[Any] = []
-    monkeypatch.setattr(threading, "excepthook", lambda report: reports.append(report.exc_type))
-    monkeypatch.setattr(sync_scheduler, "_schedulers", {})
+    monkeypatch.setattr(threading, "excepthook", reports.append)
     called = threading.Event()
-    first = sync_scheduler.scheduler(refresh)
-    with monkeypatch.context() as fault:
-        fault.setattr(first.workers, "start_needed", lambda: 1 // 0)
-        item: Any = fresh_after(Item(clock, 0), called.set)
-        sync_scheduler.arm(item, refresh)
-        assert called.wait(DEADLINE)
-    wait_until(lambda: reports == [ZeroDivisionError])
-    assert first.is_retired
+    scheduler = scheduler_on(clock)
+    broken = Item(clock, 0)
+    broken.state = None  # type: ignore[assignment]
+    add(scheduler, broken)
+    item = add(scheduler, fresh_after(Item(clock, 0), called.set))
+    assert called.wait(DEADLINE)
+    assert [report.exc_type for report in reports] == [AttributeError]
     del item
 
 
 def test_everything_due_at_once_is_handed_over_in_batches(clock: Clock) -> None:
     """The thread does not sleep before the last."""
     scheduler = scheduler_on(clock)
-    without_thread(scheduler)
+    scheduler.runner["thread"] = weakref.ref(threading.main_thread())
     scheduler.workers.start_needed = lambda: None  # type: ignore[method-assign]
     items = [add(scheduler, Item(clock, None)) for _ in range(2_500)]
     handed_over = []
@@ -292,7 +305,7 @@ def test_one_item_at_a_time_needs_one_worker(
     clock: Clock, threads: ThreadWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that is idle is given the next item, and no other is started."""
-    monkeypatch.setattr(sync_scheduler, "IDLE_SECONDS", 2)
+    monkeypatch.setattr(sync_scheduler, "IDLE_SECONDS", DEADLINE)
     workers, calls = new_workers(), Tally()
     item = Item(clock, 0, calls.count)
     for nth in range(20):
@@ -300,13 +313,16 @@ def test_one_item_at_a_time_needs_one_worker(
         calls.wait_for(nth + 1)
         wait_until(lambda: len(workers._idle) == 1)
     assert len(threads.alive()) == 1
+    monkeypatch.setattr(sync_scheduler, "IDLE_SECONDS", 0.01)
+    hand_over(workers, item)
+    calls.wait_for(21)
 
 
 def test_an_item_never_queues_behind_one_that_hangs(
     clock: Clock, threads: ThreadWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If two come while one worker is idle, another one is started."""
-    monkeypatch.setattr(sync_scheduler, "IDLE_SECONDS", 2)
+    monkeypatch.setattr(sync_scheduler, "IDLE_SECONDS", DEADLINE)
     workers, gate, calls = new_workers(), threading.Event(), Tally()
     hand_over(workers, Item(clock, 0))
     first = Item(clock, 0, calls.count)
@@ -316,7 +332,11 @@ def test_an_item_never_queues_behind_one_that_hangs(
     stuck = Item(clock, 0, lambda: gate.wait(DEADLINE))
     hand_over(workers, stuck, first)
     calls.wait_for(2)
+    monkeypatch.setattr(sync_scheduler, "IDLE_SECONDS", 0.01)
     gate.set()
+    while alive := threads.alive():  # whoever sleeps on is called
+        workers._calls.put(None)
+        alive[0].join(0.02)
 
 
 def test_a_worker_calls_for_another_when_it_leaves_work_behind(
@@ -340,7 +360,7 @@ def test_an_idle_worker_holds_no_item_alive(
     clock: Clock, threads: ThreadWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The item it refreshed last can be collected."""
-    monkeypatch.setattr(sync_scheduler, "IDLE_SECONDS", 2)
+    monkeypatch.setattr(sync_scheduler, "IDLE_SECONDS", DEADLINE)
     workers, calls = new_workers(), Tally()
     item = Item(clock, 0, calls.count)
     hand_over(workers, item)
@@ -349,6 +369,9 @@ def test_an_idle_worker_holds_no_item_alive(
     dropped = weakref.ref(item)
     del item
     assert dropped() is None
+    monkeypatch.setattr(sync_scheduler, "IDLE_SECONDS", 0.01)
+    item = Item(clock, 0)
+    hand_over(workers, item)
 
 
 def test_an_item_dropped_while_it_waits_for_a_worker_is_skipped(
@@ -378,10 +401,10 @@ def test_an_item_that_hangs_costs_one_worker(clock: Clock, threads: ThreadWatch)
     gate.set()
 
 
-def test_an_item_that_raises_costs_no_other(
+def test_an_item_that_raises_costs_no_worker(
     clock: Clock, threads: ThreadWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A log handler of the user's that fails is reported, and another worker goes on."""
+    """A log handler of the user's that fails in a refresh is reported, and the worker goes on."""
     reports: list[Any] = []
     monkeypatch.setattr(threading, "excepthook", reports.append)
     called = threading.Event()
@@ -389,8 +412,7 @@ def test_an_item_that_raises_costs_no_other(
     items = [Item(clock, 0, lambda: 1 // 0) for _ in range(100)]
     last = Item(clock, 0, called.set)
     hand_over(workers, *items, last)
-    while not called.wait(0):
-        workers.start_needed()  # as the scheduler does when a worker calls for another
+    assert called.wait(DEADLINE)
     threads.wait_for_end()
     assert [report.exc_type for report in reports] == [ZeroDivisionError] * 100
 
@@ -416,7 +438,7 @@ def test_a_process_has_one_scheduler_and_a_child_its_own(
     monkeypatch.setattr(os, "register_at_fork", lambda **kwargs: hooks.append(kwargs))
     first = sync_scheduler.scheduler(refresh)
     assert sync_scheduler.scheduler(refresh) is first
-    without_thread(first)
+    first.runner["thread"] = weakref.ref(threading.main_thread())
     armed, noted = Item(clock, HOUR), Item(clock, HOUR)
     first.schedule.add(armed)  # type: ignore[arg-type]
     first.add(noted)  # type: ignore[arg-type]

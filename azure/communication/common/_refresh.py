@@ -56,6 +56,7 @@ INFINITY = float("inf")
 ON_DEMAND_WINDOW_SECONDS = 120  # callers refresh at T-2 min, as the .NET and Python libraries do
 PROACTIVE_WINDOW_SECONDS = 600  # and the background at T-10 min
 REFRESH_SECONDS = 60  # longer than three tries of ten seconds with their back-off
+LONGEST_SPREAD_SECONDS = 3600  # of what has failed with no valid token, in an outage
 RETRY_FLOOR_SECONDS = 5  # between tries that no caller waits for
 FIRST_HOLD_SECONDS, LONGEST_HOLD_SECONDS = 0.5, 30
 LONGEST_RETRY_AFTER_SECONDS = 120
@@ -525,8 +526,9 @@ def _still_valid(refused: tuple[Refused, ...], now: Now) -> tuple[Refused, ...]:
 def due(state: State, now: Now) -> Due | None:
     """Return when the background should refresh next, or None if it never should.
 
-    Where many are due together, a valid token may be refreshed earlier, from half of its life on.
-    Without one, callers refresh for themselves; then what failed before may be tried later.
+    Where many are due together, a valid token may be refreshed earlier, from half of its life on,
+    or, if that failed, later, until callers do it. Without one, they refresh for themselves; then
+    what failed before may be tried within the hour.
     """
     if state.closed or not state.proactive:
         return None
@@ -536,9 +538,11 @@ def due(state: State, now: Now) -> Due | None:
     if left > 0:
         preferred = max(left - state.next_left, hold)
         earliest = max(left - max(state.earliest_left, state.next_left), hold)
-        return Due(min(earliest, preferred), preferred, preferred)
+        is_retry = state.earliest_left <= state.next_left
+        latest = max(preferred, left - state.window) if is_retry else preferred
+        return Due(min(earliest, preferred), preferred, latest)
     has_failed = state.background_at > -INFINITY
-    return Due(hold, hold, INFINITY if has_failed else hold)
+    return Due(hold, hold, hold + LONGEST_SPREAD_SECONDS if has_failed else hold)
 
 
 def refresh_on(state: State, token: AccessToken, now: Now) -> int | None:

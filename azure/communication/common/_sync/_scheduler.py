@@ -101,8 +101,9 @@ class Scheduler:
                 cache = reference()
                 if cache is not None:
                     self.schedule.add(cache)
-        except BaseException:
-            self._changed.update(dict.fromkeys(changed))
+        except BaseException as error:
+            if not isinstance(error, Exception):  # an interrupt; an error would come again
+                self._changed.update(dict.fromkeys(changed))
             raise
         for reference in self.schedule.pop_due():
             self.workers.submit(reference)
@@ -124,25 +125,25 @@ class Scheduler:
             arm(cache, self.refresh)
 
     def _run(self) -> None:
+        was_empty = False
         try:
-            self._look_until_empty()
+            while not self.is_retired:
+                if self.is_outdated:
+                    _LOGGER.warning("Proactive refresh is off: %s", _OUTDATED)
+                    return
+                try:
+                    delay = self.run_due()
+                    is_empty = not len(self.schedule)
+                    if is_empty and was_empty:
+                        break
+                    was_empty = is_empty
+                    self._sleep(IDLE_SECONDS if is_empty else delay)
+                except Exception:  # noqa: BLE001 - the thread goes on, or nobody would be refreshed
+                    report_exception()
+            self.retire()
         except BaseException:
             self.retire()  # and the next one goes on
             raise
-
-    def _look_until_empty(self) -> None:
-        was_empty = False
-        while not self.is_retired:
-            if self.is_outdated:
-                _LOGGER.warning("Proactive refresh is off: %s", _OUTDATED)
-                return
-            delay = self.run_due()
-            is_empty = not len(self.schedule)
-            if is_empty and was_empty:
-                self.retire()
-                return
-            was_empty = is_empty
-            self._sleep(IDLE_SECONDS if is_empty else delay)
 
     def _sleep(self, seconds: float) -> None:
         """Sleep until there is a call, for so long at most."""
@@ -206,7 +207,10 @@ class Workers:
     def _work(self) -> None:
         try:
             while self._wait_for_call(threading.current_thread()):
-                self._refresh_next()
+                try:
+                    self._refresh_next()
+                except Exception:  # noqa: BLE001 - not the refresher's: a log handler's, say
+                    report_exception()
         finally:
             if self._waiting:
                 self._wake()
@@ -257,6 +261,12 @@ def start(thread: threading.Thread) -> bool:
             )
         return False
     return True
+
+
+def report_exception() -> None:
+    """Report the exception that is being handled as Python reports one that ends a thread."""
+    args = (*sys.exc_info(), threading.current_thread())
+    threading.excepthook(threading.ExceptHookArgs(args))
 
 
 _schedulers: dict[int, Scheduler] = {}
