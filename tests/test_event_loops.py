@@ -60,6 +60,15 @@ def short_refreshes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aio_credential, "REFRESH_SECONDS", 0.05)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_collector() -> Iterator[None]:
+    """A collector that leaves alone what there was before these tests."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def complaints(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
     """What asyncio complains of: by default nothing, such as a result that was never retrieved."""

@@ -163,37 +163,6 @@ def test_ctrl_c_in_the_main_thread_leaves_the_others_alone(
     assert issuer.calls == 2
 
 
-@pytest.mark.parametrize("proactive", [False, True])
-def test_an_interrupt_at_any_point_costs_others_one_refresh_at_most(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch, proactive: bool
-) -> None:
-    """Wherever an interrupt hits a caller, others get a token, at the latest in 60 s."""
-    scheduler = manual_scheduler(monkeypatch, clock)
-    credential_type = on_clock(CommunicationTokenCredential, clock)
-    fresh = make_token(clock.wall() + 90_000)
-
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
-    def ask() -> None:
-        with fault:
-            credential.get_token()
-
-    for nth in range(1, 10_000):
-        credential = credential_type(token_refresher=lambda: fresh, proactive_refresh=proactive)
-        fault = Fault(nth, interrupt)
-        first = Call(ask)
-        first.settle()
-        if not fault.happened:
-            break
-        assert isinstance(first.error(), KeyboardInterrupt)
-        clock.advance(60)
-        assert Call(credential.get_token).value().token == fresh
-        Call(scheduler.run_due).value()
-        credential.close()
-    assert nth > 20
-
-
 def test_the_background_goes_on_after_an_interrupted_caller(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
