@@ -659,7 +659,6 @@ def _clear(error: Exception, depth: int) -> None:
         if name != "__notes__":
             vars(error)[name] = kept(value, _LONGEST_ATTRIBUTE, None)
     error.args = tuple(kept(arg, INFINITY, type(arg).__name__) for arg in error.args)
-    error.__cause__ = error.__context__ = None
 
 
 def _is_clear(error: Exception) -> bool:

@@ -371,8 +371,7 @@ def _end(cache: TokenCache, refresh: _LoopRefresh, task: "asyncio.Task[None]") -
     """End a refresh, whatever ended its task."""
     if not task.cancelled():
         task.exception()  # an interrupt, which the loop has raised, need not be logged again
-    outcome, refresh.outcome = refresh.outcome, None
-    cache.complete(refresh, outcome)
+    cache.complete(refresh, refresh.outcome)
 
 
 def _refresh_ahead(cache: TokenCache) -> "asyncio.Task[None] | None":
