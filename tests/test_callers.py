@@ -254,10 +254,11 @@ def test_what_a_superseded_refresh_brings_in_the_end(
     wait_until(lambda: refresh.is_complete)
     led = outcome(leader).token
     if step == "longer":
+        if way is WAYS["aio"] and not isinstance(callers, Tasks):
+            assert led in (longer, prompt)  # the refresh may end with its leader's loop
+            return
         assert led == (longer if way is WAYS["sync"] else prompt)
-        ended = isinstance(callers, Tasks) or way is WAYS["sync"]
-        current = longer if ended else prompt  # for the refresh ends with its leader's loop
-        assert outcome(callers.start(credential.get_token)).token == current
+        assert outcome(callers.start(credential.get_token)).token == longer
     else:
         assert led == prompt
         assert state_of(credential) is before
