@@ -1,6 +1,7 @@
 """What coroutines, event loops and cancellation do to one asynchronous credential."""
 
 import asyncio
+import contextlib
 import gc
 import logging
 import sys
@@ -18,6 +19,7 @@ from azure.core.credentials import AccessToken
 from scaffolding import (
     DEADLINE,
     Call,
+    CallFault,
     Clock,
     Issuer,
     Tally,
@@ -669,6 +671,40 @@ def test_a_refresher_that_waits_for_itself_through_a_helper_ends(
     with pytest.raises(TimeoutError, match="60 seconds"):
         run_async(credential.get_token())
     assert issuer.calls == 1
+
+
+# ---- Finalizers
+
+
+def test_a_finalizer_may_close_the_credential_at_any_point(clock: Clock) -> None:
+    """Wherever it hits the loop's thread, nobody hangs and the credential is closed."""
+    credential_type = on_clock(CommunicationTokenCredential, clock)
+
+    def finalize() -> None:
+        with contextlib.suppress(StopIteration):  # a coroutine that has nothing to wait for
+            credential.close().send(None)
+
+    async def ask() -> list[Any]:
+        calls = [credential.get_token() for _ in range(2)]
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    def run() -> list[Any]:
+        with fault:
+            return asyncio.run(ask())
+
+    for nth in range(1, 10_000):
+        credential = credential_type(
+            token_refresher=Issuer(wall=clock.wall).issue, proactive_refresh=True
+        )
+        fault = CallFault(nth, finalize)
+        results = Call(run).value()
+        if not fault.happened:
+            break
+        assert state_of(credential).closed
+        for result in results:
+            assert isinstance(result, AccessToken) or "has been closed" in str(result)
+    assert nth > 50
+    assert len({token.token for token in results}) == 1
 
 
 # ---- asyncio's debug mode
