@@ -57,14 +57,16 @@ def interrupt_everywhere(
         fault = points(nth, interrupt)
         steps = scenario()
         act = next(steps)
-        is_interrupted = False
-        try:
+
+        def run(fault: Fault = fault, act: Callable[[], Any] = act) -> None:
             with fault:
                 act()
-        except KeyboardInterrupt:
-            is_interrupted = True
-        except Exception as error:
-            del error  # which is the scenario's own
+
+        # On a thread of its own: what a trace function raises in a handler leaves its mark there.
+        call = Call(run)
+        call.settle()
+        is_interrupted = isinstance(call._error, KeyboardInterrupt)  # or it is the scenario's own
+        call._error = None  # whose frames hold what was under construction
         try:
             assert swallows or fault.happened == is_interrupted
             assert next(steps, None) is None
