@@ -348,7 +348,7 @@ def test_a_cancellation_when_the_token_comes_is_not_lost(
 
 
 def test_a_time_out_around_a_call_is_that_callers_alone(clock: Clock, waiting: Waiting) -> None:
-    """Fault 17: ``wait_for`` around ``get_token`` ends that call and no other."""
+    """``wait_for`` around ``get_token`` ends that call and no other."""
     credential_type, counted = waiting
     fresh = make_token(clock.wall() + 3_600)
     issuer = Issuer(fresh)

@@ -41,6 +41,7 @@ from scaffolding import (
     manual_scheduler,
     on_clock,
     reachable,
+    rules,
     run_async,
     state_of,
     threadless,
@@ -228,10 +229,18 @@ class Down(Exception):
 
 @pytest.fixture
 def left_behind() -> Iterator[Callable[[], list[object]]]:
-    """A function that returns what of this package the collector finds from now on."""
+    """A function that returns what the collector finds of the refreshes from now on.
+
+    Other tests' threads may end meanwhile, and leave their schedulers.
+    """
     gc.collect()
     gc.disable()
     gc.set_debug(gc.DEBUG_SAVEALL)
+    first = rules.Refresh().number
+
+    def is_ours(thing: object) -> bool:
+        is_refresh = isinstance(thing, rules.Refresh) and thing.number > first
+        return is_refresh or isinstance(thing, Down)
 
     def collect() -> list[object]:
         gc.collect()
@@ -243,14 +252,6 @@ def left_behind() -> Iterator[Callable[[], list[object]]]:
     gc.set_debug(0)
     gc.garbage.clear()
     gc.enable()
-
-
-def is_ours(thing: object) -> bool:
-    """Tell whether it is an instance of a class of the package's, or leads to its code."""
-    code = getattr(thing, "f_code", None) or getattr(thing, "__code__", None)
-    module = "azure.communication.common"
-    is_code = code is not None and module.replace(".", "/") in code.co_filename
-    return isinstance(thing, Down) or type(thing).__module__.startswith(module) or is_code
 
 
 OUTCOMES: dict[str, Any] = {
