@@ -17,7 +17,6 @@ from typing import Any, cast
 from azure.communication.chat import ChatClient
 from azure.communication.common import CommunicationTokenCredential
 from azure.core.credentials import AccessToken, TokenCredential
-from azure.identity import InteractiveBrowserCredential
 
 from local_service import LocalService
 
@@ -61,6 +60,8 @@ def main() -> None:
     parser.add_argument("--client-id", help="of your application, which may use the resource")
     arguments = parser.parse_args()
     if arguments.endpoint:
+        from azure.identity import InteractiveBrowserCredential  # which the stand-in does without
+
         given = {"tenant_id": arguments.tenant_id, "client_id": arguments.client_id}
         options = {name: value for name, value in given.items() if value}
         with InteractiveBrowserCredential(**options) as entra:

@@ -1,5 +1,6 @@
 """Every script in ``samples/`` runs to its end, and shows nobody a token."""
 
+import ast
 import os
 import re
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 from local_service import LocalService
 
 SAMPLES = Path(__file__).parents[2] / "samples"
+PYPROJECT = (SAMPLES.parent / "pyproject.toml").read_text(encoding="utf-8")
 SERVER = "local_service.py"  # serves until it is stopped
 QUICKSTARTS = ["quickstart.py", "quickstart_async.py"]
 
@@ -60,6 +62,25 @@ def test_quickstart_with_a_resource(name: str, tmp_path: Path) -> None:
         assert [*service.issued.values()] == [1]
     assert "Fetched token 1 for Alice" in said
     assert "Listed 2 participants and 8 messages of Alice." in said
+
+
+def test_group_has_what_the_scripts_import() -> None:
+    """The dependency group "samples" is what the scripts import when they start, and no more."""
+    modules = {}
+    for path in SCRIPTS:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            names = [each.name for each in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            modules |= dict.fromkeys(names)
+    local = {"__future__", "local_service", *sys.stdlib_module_names}
+    imported = {name for name in modules if name.partition(".")[0] not in local}
+    of_azure = {".".join(name.split(".")[:3]) for name in imported if name.startswith("azure.comm")}
+    needed = {name.replace(".", "-") for name in of_azure - {"azure.communication.common"}}
+    # azure-core and PyJWT come with the package, and requests is what azure-core's clients need.
+    own = {name for name in imported if not name.startswith(("azure.", "jwt"))}
+    group = re.search(r"^samples = \[(.*?)^\]", PYPROJECT, re.MULTILINE | re.DOTALL)
+    assert group
+    assert sorted(re.findall(r'"([a-z-]+)', group[1])) == sorted({*needed, *own, "requests"})
 
 
 def test_there_are_samples() -> None:
