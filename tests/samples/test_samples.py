@@ -83,6 +83,46 @@ def test_group_has_what_the_scripts_import() -> None:
     assert sorted(re.findall(r'"([a-z-]+)', group[1])) == sorted({*needed, *own, "requests"})
 
 
+GUIDES = sorted(str(path.relative_to(SAMPLES)) for path in SAMPLES.rglob("README.md"))
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_links_lead_somewhere(guide: str) -> None:
+    """Each file and heading that a README of the samples links to, or has one run, is there."""
+    path = SAMPLES / guide
+    text = path.read_text(encoding="utf-8")
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    links = re.findall(r"\]\(([^)\s]+)\)", prose) + re.findall(
+        r"^\[\w+\]: (\S+)", text, re.MULTILINE
+    )
+    for link in links:
+        target, _, heading = link.partition("#")
+        if target.startswith("https://learn.microsoft.com/"):
+            continue
+        assert (path.parent / target).exists(), link
+        if heading:
+            titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+            assert heading in [re.sub(r"[^\w -]", "", t).lower().replace(" ", "-") for t in titles]
+    for file in re.findall(r"python (\w+/[\w/.]+\.py)", text):
+        assert (SAMPLES.parent / file).is_file(), file
+    for defined in re.findall(r"\]\[(\w+)\]", prose):
+        assert f"\n[{defined}]: " in text, defined
+
+
+def test_table_has_each_sample() -> None:
+    """The README of the samples links each folder, and each script with its command."""
+    text = (SAMPLES / "README.md").read_text(encoding="utf-8")
+    scripts = sorted(str(path.relative_to(SAMPLES)) for path in SCRIPTS)
+    assert sorted(re.findall(r"\| `python samples/(\S+)` \|", text)) == scripts
+    folders = [
+        path.name for path in SAMPLES.iterdir() if path.is_dir() and path.name[0] not in "._"
+    ]
+    top = {each.partition("/")[0] for each in [*scripts, *folders]}
+    assert {
+        each.partition("/")[0] for each in re.findall(r"^\| \[.*?\]\((\S+)\)", text, re.MULTILINE)
+    } == top
+
+
 def test_there_are_samples() -> None:
     """The folder was found, and the tests above have run something."""
     assert (SAMPLES / "quickstart.py").is_file()
