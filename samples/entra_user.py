@@ -1,7 +1,7 @@
 """A user of Microsoft Entra ID chats with their own account; the application holds no key.
 
-The credential exchanges the user's Entra tokens at the resource, and does so again when the
-Communication token nears its end.
+The credential exchanges the user's Entra tokens at the resource, and does so again before the
+Communication token expires.
 
 Without arguments, a stand-in on this machine takes the place of Entra and of the service. With a
 resource and an application of your own, a browser opens for the user to sign in::
