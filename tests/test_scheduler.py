@@ -128,8 +128,8 @@ def test_what_comes_to_a_scheduler_that_retires_goes_on_to_the_next(
     original = late.add
 
     def retire_then_add(cache: Any) -> None:
-        late.is_started = True
-        Call(late._retire).value()  # the thread, which is somewhere else
+        late.runner["thread"] = weakref.ref(threading.main_thread())
+        Call(late.retire).value()  # the thread, which is somewhere else
         original(cache)
 
     monkeypatch.setattr(late, "add", retire_then_add)
@@ -139,15 +139,24 @@ def test_what_comes_to_a_scheduler_that_retires_goes_on_to_the_next(
     del item
 
 
-def test_two_that_start_the_thread_at_once_start_one(clock: Clock, threads: ThreadWatch) -> None:
-    """The thread that comes second ends at once."""
+def test_two_that_start_the_thread_at_once_start_one(
+    clock: Clock, threads: ThreadWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that comes second leaves it to the other."""
     scheduler = scheduler_on(clock)
-    item = add(scheduler, Item(clock, HOUR))
-    scheduler.is_started = False
-    other = add(scheduler, Item(clock, HOUR))
-    wait_until(lambda: len(threads.alive()) == 1)
+    items = [Item(clock, HOUR), Item(clock, HOUR)]
+    new_thread = sync_scheduler.new_thread
+
+    def late(target: Callable[[], None]) -> threading.Thread:
+        monkeypatch.setattr(sync_scheduler, "new_thread", new_thread)
+        add(scheduler, items[1])
+        return new_thread(target)
+
+    monkeypatch.setattr(sync_scheduler, "new_thread", late)
+    add(scheduler, items[0])
     wait_until(lambda: len(scheduler.schedule) == 2)
-    del item, other
+    assert len(threads.alive()) == 1
+    items.clear()
 
 
 def test_the_thread_looks_again_though_nothing_told_it_to(
@@ -200,7 +209,7 @@ def test_a_fault_of_the_scheduler_s_own_does_not_end_its_thread(
 def test_everything_due_at_once_is_handed_over_in_batches(clock: Clock) -> None:
     """The thread does not sleep before the last."""
     scheduler = scheduler_on(clock)
-    scheduler.is_started = True
+    scheduler.runner["thread"] = weakref.ref(threading.main_thread())
     scheduler.workers.start_needed = lambda: None  # type: ignore[method-assign]
     items = [add(scheduler, Item(clock, None)) for _ in range(2_500)]
     handed_over = []
@@ -325,7 +334,9 @@ def test_an_item_never_queues_behind_one_that_hangs(
     calls.wait_for(2)
     monkeypatch.setattr(sync_scheduler, "IDLE_SECONDS", 0.01)
     gate.set()
-    hand_over(workers, first, stuck)
+    while alive := threads.alive():  # whoever sleeps on is called
+        workers._calls.put(None)
+        alive[0].join(0.02)
 
 
 def test_a_worker_calls_for_another_when_it_leaves_work_behind(
@@ -427,7 +438,7 @@ def test_a_process_has_one_scheduler_and_a_child_its_own(
     monkeypatch.setattr(os, "register_at_fork", lambda **kwargs: hooks.append(kwargs))
     first = sync_scheduler.scheduler(refresh)
     assert sync_scheduler.scheduler(refresh) is first
-    first.is_started = True
+    first.runner["thread"] = weakref.ref(threading.main_thread())
     armed, noted = Item(clock, HOUR), Item(clock, HOUR)
     first.schedule.add(armed)  # type: ignore[arg-type]
     first.add(noted)  # type: ignore[arg-type]

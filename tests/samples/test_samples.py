@@ -83,30 +83,11 @@ def test_group_has_what_the_scripts_import() -> None:
     assert sorted(re.findall(r'"([a-z-]+)', group[1])) == sorted({*needed, *own, "requests"})
 
 
-GUIDES = sorted(str(path.relative_to(SAMPLES)) for path in SAMPLES.rglob("README.md"))
-
-
-@pytest.mark.parametrize("guide", GUIDES)
-def test_links_lead_somewhere(guide: str) -> None:
-    """Each file and heading that a README of the samples links to, or has one run, is there."""
-    path = SAMPLES / guide
-    text = path.read_text(encoding="utf-8")
-    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
-    links = re.findall(r"\]\(([^)\s]+)\)", prose) + re.findall(
-        r"^\[\w+\]: (\S+)", text, re.MULTILINE
-    )
-    for link in links:
-        target, _, heading = link.partition("#")
-        if target.startswith("https://learn.microsoft.com/"):
-            continue
-        assert (path.parent / target).exists(), link
-        if heading:
-            titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-            assert heading in [re.sub(r"[^\w -]", "", t).lower().replace(" ", "-") for t in titles]
-    for file in re.findall(r"python (\w+/[\w/.]+\.py)", text):
+@pytest.mark.parametrize("guide", sorted(SAMPLES.rglob("README.md")))
+def test_files_that_are_to_be_run(guide: Path) -> None:
+    """Each file that a README of the samples has one run is there."""
+    for file in re.findall(r"python (\w+/[\w/.]+\.py)", guide.read_text(encoding="utf-8")):
         assert (SAMPLES.parent / file).is_file(), file
-    for defined in re.findall(r"\]\[(\w+)\]", prose):
-        assert f"\n[{defined}]: " in text, defined
 
 
 def test_table_has_each_sample() -> None:

@@ -169,9 +169,7 @@ class TokenCache:
         now = self.clock.now()
         is_child = now.process != self._process
         if is_child:
-            self._process = now.process
             self.loop = self.loop and nowhere  # it seems to run, for its parent was running it
-            self._replace(lambda state: state, anyway=True)  # undoes look_after_fork()
         while True:
             snapshot = self._latest()
             decision = _refresh.decide(snapshot.state, now, request, waited, REFRESHING.get())
@@ -181,7 +179,10 @@ class TokenCache:
             if self._follow(snapshot, _refresh.lead(snapshot.state, now, request)):
                 break
         if is_child:
+            # In this order, so that an interrupt has the next call do it again.
             self.changed()
+            self._replace(lambda state: state, anyway=True)  # undoes look_after_fork()
+            self._process = now.process
         if snapshot.state.static:
             self._report_static(snapshot.state)
         return decision
@@ -214,6 +215,7 @@ class TokenCache:
     def invalidate(self, token: str) -> None:
         """Drop a token that the service refused, if it is the current one."""
         jitter, now = self.clock.rand(), self.clock.now()
+        before = self.state
 
         def refuse(state: State) -> State:
             held = state.token
@@ -221,20 +223,22 @@ class TokenCache:
                 return state
             return _refresh.refuse(state, now, jitter)
 
-        before, after = self._replace(refuse)
-        if before is not after:
-            self.changed()
+        def drop() -> None:
+            self._replace(refuse)
+            if self.state is not before:
+                self.changed()
+
+        _do_surely(drop)
 
     def close(self) -> None:
         """Forget the token, for good, and have all who wait told of it."""
-        try:
-            try:
-                self._replace(lambda state: state if state.closed else State(closed=True))
-            finally:
-                self.wake_all()
-        finally:  # again, if an interrupt came into it
+
+        def close() -> None:
+            self._replace(lambda state: state if state.closed else State(closed=True))
             self.wake_all()
-        self.changed()
+            self.changed()
+
+        _do_surely(close)
 
     def is_in_progress(self, refresh: Refresh) -> bool:
         """Tell whether a refresh has not ended yet."""
@@ -380,6 +384,15 @@ class CachedTokenCredential:
             "in each process; within a process, share the object itself"
         )
         raise TypeError(msg)
+
+
+def _do_surely(step: Callable[[], None]) -> None:
+    """Do something that may be repeated, and do it again if an interrupt came into it."""
+    try:
+        step()
+    except BaseException:
+        step()
+        raise
 
 
 def nowhere() -> None:

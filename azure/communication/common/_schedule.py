@@ -61,6 +61,8 @@ class Schedule:
         self._buckets[_bucket(when)] += 1
         number = cache.entry = next(_numbers)
         heapq.heappush(self._heap, (when, number, weakref.ref(cache, self._on_drop), True))
+        if cache.state.closed:  # since its due time was computed
+            self.remove(cache)
 
     def remove(self, cache: TokenCache) -> None:
         """Disarm a cache. May be called from any thread."""
@@ -134,18 +136,19 @@ class Schedule:
         """Follow the clock, and sweep where it is worth it."""
         offset = self._clock.wall() - self._clock.mono()
         step = offset - self._offset
-        if abs(step) >= 1:
-            self._offset = offset
         if step <= -1:  # set back: what is due stays where the monotonic clock saw it
-            self._rebuild([(entry[0] + step, *entry[1:]) for entry in self._heap])
+            self._rebuild([(entry[0] + step, *entry[1:]) for entry in self._heap], offset)
+        elif step >= 1:
+            self._offset = offset
         if self._void > len(self._heap) // 2:
             self._void = 0
-            self._rebuild([entry for entry in self._heap if _is_live(entry)])
+            self._rebuild([entry for entry in self._heap if _is_live(entry)], self._offset)
 
-    def _rebuild(self, entries: list[Entry]) -> None:
+    def _rebuild(self, entries: list[Entry], offset: float) -> None:
         heapq.heapify(entries)
-        self._heap = entries
-        self._buckets = Counter(_bucket(entry[0]) for entry in entries if entry[3])
+        buckets = Counter(_bucket(entry[0]) for entry in entries if entry[3])
+        # No interrupt comes in between: Python looks for signals at calls and loops.
+        self._heap, self._buckets, self._offset = entries, buckets, offset
 
 
 def _bucket(when: float) -> int:

@@ -15,7 +15,7 @@ ACCOUNTS = [f"account-{number}" for number in range(4)]
 
 def test_messages_while_tokens_roll_over() -> None:
     """Requests for four users, from eight threads, while the tokens of each roll over twice: no
-    401, and no token that was issued in vain or before half of the last one's life.
+    401, and no token that was issued for nothing or before half of the last one's life.
     """
     with LocalService(token_lifetime=4) as service:
         users = add_users(service, ACCOUNTS)

@@ -49,7 +49,7 @@ def test_workers_start_with_the_token_of_before_the_fork() -> None:
 
 def test_messages_while_tokens_roll_over() -> None:
     """Requests for the app and four users while the tokens of each roll over in both workers: no
-    401, and no token that was issued in vain or before half of the last one's life.
+    401, and no token that was issued for nothing or before half of the last one's life.
     """
     with LocalService(token_lifetime=4) as service:
         users = add_users(service, ["app", *ACCOUNTS])

@@ -38,6 +38,11 @@ _LOGGER = logging.getLogger("azure.communication.common")
 IDLE_SECONDS = 10
 MAX_WORKERS = 8
 
+_OUTDATED = (
+    "threads have been replaced (as gevent does) since the first credential with proactive_refresh "
+    "was made: call gevent.monkey.patch_all(), or what corresponds to it, before that"
+)
+
 RefreshAhead = Callable[[TokenCache], object]
 
 
@@ -54,19 +59,34 @@ class Scheduler:
         self.refresh = refresh
         self.schedule = Schedule(clock)
         self.workers = Workers(refresh, self.wake)
-        self.is_started = False
+        # Weak, for is_alive() may end what it looks at if it is interrupted (before Python 3.13).
+        self.runner: dict[str, weakref.ref[threading.Thread]] = {}
         self.is_retired = False
-        self._changed: OrderedDict[Reference, None] = OrderedDict()
+        self._changed: dict[Reference, None] = {}
         self._calls: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._runner: dict[str, int] = {}
+
+    @property
+    def has_died(self) -> bool:
+        """Tell whether the thread is gone: an interrupt came before it could do anything."""
+        reference = self.runner.get("thread")
+        return reference is not None and reference() is None
+
+    @property
+    def is_outdated(self) -> bool:
+        """Tell whether gevent, or the like, has replaced threads since this one was started."""
+        return type(self._calls) is not queue.SimpleQueue
 
     def add(self, cache: TokenCache) -> None:
         """Have a cache looked at, now that it has changed. Does not block; may start the thread."""
         self._changed[weakref.ref(cache)] = None
-        if not self.is_started:
-            self.is_started = start(new_thread(self._run))
-        elif self._calls.empty():
-            self.wake()
+        if self.runner:
+            if self._calls.empty():
+                self.wake()
+            return
+        thread = new_thread(self._run)
+        reference = weakref.ref(thread)
+        if self.runner.setdefault("thread", reference) is reference and not start(thread):
+            self.runner.clear()  # the next one may find that there are threads
 
     def wake(self) -> None:
         """Have the thread look at what there is to do."""
@@ -74,8 +94,17 @@ class Scheduler:
 
     def run_due(self) -> float:
         """Hand what is due to the workers; return how many seconds to sleep, 0 if there is more."""
-        for cache in self._take_changed():
-            self.schedule.add(cache)
+        changed = list(self._changed)
+        try:
+            for reference in changed:
+                self._changed.pop(reference, None)
+                cache = reference()
+                if cache is not None:
+                    self.schedule.add(cache)
+        except BaseException as error:
+            if not isinstance(error, Exception):  # an interrupt; an error would come again
+                self._changed.update(dict.fromkeys(changed))
+            raise
         for reference in self.schedule.pop_due():
             self.workers.submit(reference)
         self.workers.start_needed()
@@ -83,27 +112,38 @@ class Scheduler:
 
     def look_after_fork(self) -> None:
         """Have each armed credential notice at its next use that its process is a new one."""
-        changed = [reference() for reference in list(self._changed)]
-        for cache in (*self.schedule.caches(), *changed):
-            if cache is not None:
-                cache.look_after_fork()
+        for cache in self._caches():
+            cache.look_after_fork()
+
+    def retire(self) -> None:
+        """Give way to the next scheduler. Who adds to this one meanwhile adds to that as well."""
+        for process, scheduler in list(_schedulers.items()):
+            if scheduler is self:
+                _schedulers.pop(process, None)
+        self.is_retired = True
+        for cache in self._caches():
+            arm(cache, self.refresh)
 
     def _run(self) -> None:
-        me = threading.get_ident()
-        if self._runner.setdefault("thread", me) != me:  # two callers have started one each
-            return
         was_empty = False
-        while True:
-            try:
-                delay = self.run_due()
-                is_empty = not len(self.schedule)
-                if is_empty and was_empty:
-                    self._retire()
+        try:
+            while not self.is_retired:
+                if self.is_outdated:
+                    _LOGGER.warning("Proactive refresh is off: %s", _OUTDATED)
                     return
-                was_empty = is_empty
-                self._sleep(IDLE_SECONDS if is_empty else delay)
-            except BaseException:  # noqa: BLE001 - the thread goes on, or nobody would be refreshed
-                report_exception()
+                try:
+                    delay = self.run_due()
+                    is_empty = not len(self.schedule)
+                    if is_empty and was_empty:
+                        break
+                    was_empty = is_empty
+                    self._sleep(IDLE_SECONDS if is_empty else delay)
+                except Exception:  # noqa: BLE001 - the thread goes on, or nobody would be refreshed
+                    report_exception()
+            self.retire()
+        except BaseException:
+            self.retire()  # and the next one goes on
+            raise
 
     def _sleep(self, seconds: float) -> None:
         """Sleep until there is a call, for so long at most."""
@@ -112,24 +152,9 @@ class Scheduler:
             while True:
                 self._calls.get_nowait()
 
-    def _retire(self) -> None:
-        """Give way to the next scheduler. Who adds to this one meanwhile adds to that as well."""
-        for process, scheduler in list(_schedulers.items()):
-            if scheduler is self:
-                _schedulers.pop(process, None)
-        self.is_retired = True
-        for cache in self._take_changed():
-            arm(cache, self.refresh)
-
-    def _take_changed(self) -> list[TokenCache]:
-        """Take out what has changed, but for what was dropped."""
-        caches = []
-        with suppress(KeyError):
-            while True:
-                cache = self._changed.popitem(last=False)[0]()
-                if cache is not None:
-                    caches.append(cache)
-        return caches
+    def _caches(self) -> list[TokenCache]:
+        changed = [reference() for reference in list(self._changed)]
+        return [*self.schedule.caches(), *(cache for cache in changed if cache is not None)]
 
 
 class Workers:
@@ -167,7 +192,10 @@ class Workers:
         for _ in range(waiting - self._calls.qsize()):
             self._calls.put(None)
         self.threads = [thread for thread in self.threads if thread.is_alive()]
-        idle = sum(thread.is_alive() for thread in list(self._idle))
+        for thread in list(self._idle):
+            if not thread.is_alive():  # an interrupt has ended it
+                self._idle.pop(thread, None)
+        idle = len(self._idle)
         for _ in range(min(waiting - idle, MAX_WORKERS - len(self.threads))):
             thread = new_thread(self._work)
             self._idle[thread] = None  # before it runs, or it would be started twice
@@ -177,21 +205,26 @@ class Workers:
             self.threads.append(thread)
 
     def _work(self) -> None:
-        me = threading.current_thread()
-        while True:
-            try:
-                self._idle[me] = None
+        try:
+            while self._wait_for_call(threading.current_thread()):
                 try:
-                    self._calls.get(timeout=IDLE_SECONDS)
-                except queue.Empty:
-                    self._idle.pop(me, None)
-                    if self._waiting:  # since just now
-                        continue
-                    return
-                self._idle.pop(me, None)
-                self._refresh_next()
-            except BaseException:  # noqa: BLE001 - not the refresher's: a log handler's, say
-                report_exception()
+                    self._refresh_next()
+                except Exception:  # noqa: BLE001 - not the refresher's: a log handler's, say
+                    report_exception()
+        finally:
+            if self._waiting:
+                self._wake()
+
+    def _wait_for_call(self, me: threading.Thread) -> bool:
+        """Wait until there is something to do; tell whether there is."""
+        self._idle[me] = None
+        try:
+            with suppress(queue.Empty):
+                self._calls.get(timeout=IDLE_SECONDS)
+                return True
+        finally:
+            self._idle.pop(me, None)
+        return bool(self._waiting)  # since just now
 
     def _refresh_next(self) -> None:
         try:
@@ -245,10 +278,13 @@ def scheduler(refresh: RefreshAhead) -> Scheduler:
     global _has_hook
     process = os.getpid()
     found = _schedulers.get(process)
+    if found is not None and found.has_died and not found.is_outdated:
+        found.retire()
+        found = _schedulers.get(process)
     if found is None:
         if not _has_hook and hasattr(os, "register_at_fork"):  # Windows has none
-            _has_hook = True  # for children, too
             os.register_at_fork(after_in_child=_look_after_fork)
+            _has_hook = True  # for children, too
         found = _schedulers.setdefault(process, Scheduler(refresh))
         for other in list(_schedulers):
             if other != process:
@@ -274,9 +310,21 @@ def arm(cache: TokenCache, refresh: RefreshAhead) -> None:
         return
     while True:
         found = scheduler(refresh)
+        if found.is_outdated:  # callers go on refreshing
+            return
         found.add(cache)
         if not found.is_retired:
             return
+
+
+def check_threads(refresh: RefreshAhead) -> None:
+    """Refuse to begin proactive refresh if gevent, or the like, has come in between.
+
+    The background thread is a real one then, and whatever it starts is a greenlet of its own hub,
+    which would stand still while the thread sleeps.
+    """
+    if scheduler(refresh).is_outdated:
+        raise RuntimeError(_OUTDATED)
 
 
 def _look_after_fork() -> None:

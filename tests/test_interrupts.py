@@ -1,0 +1,374 @@
+"""What an interrupt leaves behind, at whatever line it comes.
+
+An interrupt is what a signal handler raises, or what another thread sends to a thread. Each test
+repeats what one of those who use a credential does, once for each point at which it can be
+interrupted. Afterwards nobody hangs, no refresh is left that nobody leads, the interrupted thread
+can refresh again, and the background goes on.
+"""
+
+import itertools
+import os
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from azure.communication.common import CommunicationTokenCredential
+
+from scaffolding import (
+    DEADLINE,
+    Call,
+    CallFault,
+    Clock,
+    Fault,
+    InlineWorkers,
+    Issuer,
+    LineFault,
+    cache_of,
+    install,
+    let_pass,
+    make_token,
+    on_clock,
+    refresh_ahead,
+    state_of,
+    sync_scheduler,
+    threadless,
+    wait_until,
+    waiting,
+)
+
+PROMPTLY = 2  # seconds of real time within which everybody has to return
+
+Steps = Iterator[Callable[[], object]]
+
+pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def interrupt_everywhere(
+    points: type[Fault], scenario: Callable[[], Steps], swallows: bool = False
+) -> int:
+    """Play a scenario for each point of what it yields, and return how many there are."""
+    failures: list[str] = []
+    for nth in itertools.count(1):
+        fault = points(nth, interrupt)
+        steps = scenario()
+        act = next(steps)
+
+        def run(fault: Fault = fault, act: Callable[[], Any] = act) -> None:
+            with fault:
+                act()
+
+        # On a thread of its own: what a trace function raises in a handler leaves its mark there.
+        call = Call(run)
+        call.settle()
+        is_interrupted = isinstance(call._error, KeyboardInterrupt)  # or it is the scenario's own
+        call._error = None  # whose frames hold what was under construction
+        try:
+            assert swallows or fault.happened == is_interrupted
+            assert next(steps, None) is None
+        except Exception as error:
+            failures.append(f"{fault.where} (point {nth}): {error!r}")
+        if not fault.happened:
+            break
+    assert failures == []
+    return nth - 1
+
+
+each_point = pytest.mark.parametrize("points", [LineFault, CallFault], ids=["lines", "calls"])
+
+
+class Scene:
+    """A credential on a clock of its own, and a scheduler without a thread."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, life: float | None, clock: Clock | None = None
+    ) -> None:
+        self.clock = clock or Clock()
+        self.scheduler = install(monkeypatch, threadless(self.clock, InlineWorkers()))
+        self.issuer = Issuer(wall=self.clock.wall)
+        self.answers: list[Callable[[], str]] = []
+        self.token = None if life is None else make_token(self.clock.wall() + life)
+        self.credential = self.make()
+        self.others: list[Call[Any]] = []
+
+    def make(self) -> CommunicationTokenCredential:
+        return on_clock(CommunicationTokenCredential, self.clock)(
+            self.token, token_refresher=self.issue, proactive_refresh=True
+        )
+
+    def issue(self) -> str:
+        """Give the next of the answers, or a new token. This is the refresher."""
+        token: str = self.issuer()
+        return self.answers.pop(0)() if self.answers else token
+
+    def ask_elsewhere(self) -> None:
+        """Have another thread wait for the refresh that is in progress."""
+        self.others.append(Call(self.credential.get_token))
+        wait_until(lambda: waiting(self.credential) > 0)
+
+    def check(self) -> None:
+        """Check that everybody goes on: those who wait, this thread, and the background."""
+        self.answers.clear()
+        for other in self.others:
+            other.join(PROMPTLY)
+            assert not other.is_alive(), "another thread still waits"
+        assert state_of(self.credential).refreshes == (), "a refresh is in progress"
+        assert not waiting(self.credential)
+        assert self.credential.get_token().expires_on > self.clock.wall()
+        calls = self.issuer.calls
+        self.clock.advance(4_000)
+        assert self.credential.get_token().expires_on > self.clock.wall()
+        assert self.issuer.calls == calls + 1
+        let_pass(3_100, self.clock, self.scheduler)
+        assert self.issuer.calls == calls + 2, "the background has not refreshed the token"
+        self.credential.close()
+
+
+@each_point
+@pytest.mark.parametrize("options", [{}, {"claims": "{}"}], ids=["plain", "claims"])
+@pytest.mark.parametrize("life", [None, 3_600], ids=["no token", "a valid token"])
+@pytest.mark.parametrize("outcome", ["token", "error", "expired"])
+def test_leader(
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, object], None],
+    points: type[Fault],
+    life: float | None,
+    options: dict[str, Any],
+    outcome: str,
+) -> None:
+    """Others who wait for the interrupted leader of a refresh return, and the next call works."""
+
+    def scenario() -> Steps:
+        def answer() -> str:
+            if life is None:
+                scene.ask_elsewhere()
+            if outcome == "error":
+                raise ConnectionError
+            return make_token(scene.clock.wall() + (3_600 if outcome == "token" else -1))
+
+        scene = Scene(monkeypatch, life)
+        scene.clock.advance(3_500)
+        scene.answers.append(answer)
+        yield lambda: scene.credential.get_token(**options)
+        scene.check()
+
+    record_property("points", interrupt_everywhere(points, scenario))
+
+
+@each_point
+@pytest.mark.parametrize("outcome", ["token", "error"])
+def test_waiter(
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, object], None],
+    points: type[Fault],
+    outcome: str,
+) -> None:
+    """An interrupted waiter takes nobody with it, and its thread can refresh afterwards."""
+
+    def scenario() -> Steps:
+        is_over: list[bool] = []
+
+        def answer() -> str:
+            wait_until(lambda: is_over or waiting(scene.credential) == 2)
+            if outcome == "error":
+                raise ConnectionError
+            return make_token(scene.clock.wall() + 3_600)
+
+        scene = Scene(monkeypatch, None)
+        scene.answers.append(answer)
+        scene.others.append(Call(scene.credential.get_token))
+        wait_until(lambda: state_of(scene.credential).refreshes != ())
+        scene.ask_elsewhere()
+        yield scene.credential.get_token
+        is_over.append(True)
+        scene.check()
+
+    record_property("points", interrupt_everywhere(points, scenario))
+
+
+@each_point
+@pytest.mark.parametrize("life", [None, 3_600], ids=["no token", "a valid token"])
+@pytest.mark.parametrize("outcome", ["token", "error"])
+def test_background_refresh(
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, object], None],
+    points: type[Fault],
+    life: float | None,
+    outcome: str,
+) -> None:
+    """Those who wait for an interrupted background refresh return, and the next one comes."""
+
+    def scenario() -> Steps:
+        def answer() -> str:
+            if life is None:
+                scene.ask_elsewhere()
+            if outcome == "error":
+                raise ConnectionError
+            return make_token(scene.clock.wall() + 3_600)
+
+        scene = Scene(monkeypatch, life)
+        scene.clock.advance(3_100)
+        scene.answers.append(answer)
+        yield lambda: refresh_ahead(cache_of(scene.credential))
+        scene.check()
+
+    record_property("points", interrupt_everywhere(points, scenario, swallows=True))
+
+
+@each_point
+@pytest.mark.parametrize("how", ["close", "with"])
+def test_close_while_others_wait(
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, object], None],
+    points: type[Fault],
+    how: str,
+) -> None:
+    """If an interrupted ``close`` has closed the credential, those who wait are told of it."""
+
+    def scenario() -> Steps:
+        def answer() -> str:
+            assert is_over.wait(DEADLINE)
+            return make_token(scene.clock.wall() + 3_600)
+
+        is_over = threading.Event()
+        scene = Scene(monkeypatch, None)
+        scene.answers.append(answer)
+        leader = Call(scene.credential.get_token)
+        wait_until(lambda: state_of(scene.credential).refreshes != ())
+        scene.ask_elsewhere()
+        yield scene.credential.close if how == "close" else scene.credential.__exit__
+        if state_of(scene.credential).closed:
+            (waiter,) = scene.others
+            waiter.join(PROMPTLY)
+            assert not waiter.is_alive(), "a waiter still waits"
+            assert "closed" in str(waiter.error())
+        is_over.set()
+        leader.settle()
+        if not state_of(scene.credential).closed:
+            scene.check()
+
+    record_property("points", interrupt_everywhere(points, scenario))
+
+
+@each_point
+def test_close_with_a_token(
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, object], None],
+    points: type[Fault],
+) -> None:
+    """An interrupted ``close`` has closed the credential for everybody, or for nobody."""
+
+    def scenario() -> Steps:
+        scene = Scene(monkeypatch, 3_600)
+        yield scene.credential.close
+        try:
+            token = scene.credential.get_token().token
+        except RuntimeError:
+            token = None
+        assert token == (None if state_of(scene.credential).closed else scene.token)
+        if token is not None:
+            scene.check()
+        scene.credential.close()
+        with pytest.raises(RuntimeError, match="closed"):
+            scene.credential.get_token()
+        scene.scheduler.run_due()
+        assert scene.scheduler.schedule.caches() == []
+
+    record_property("points", interrupt_everywhere(points, scenario))
+
+
+@each_point
+def test_invalidate_token(
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, object], None],
+    points: type[Fault],
+) -> None:
+    """An interrupted ``invalidate_token`` has dropped the token for everybody, or for nobody."""
+
+    def scenario() -> Steps:
+        scene = Scene(monkeypatch, 3_600)
+        scene.clock.advance(60)
+        yield lambda: scene.credential.invalidate_token(scene.token or "")
+        token = scene.credential.get_token().token
+        if state_of(scene.credential).refused:
+            assert token != scene.token
+        else:
+            assert token == scene.token
+        scene.check()
+
+    record_property("points", interrupt_everywhere(points, scenario))
+
+
+@each_point
+def test_the_background_after_invalidate_token(
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, object], None],
+    points: type[Fault],
+) -> None:
+    """If the token is gone, the background fetches another one at once, as ever."""
+
+    def scenario() -> Steps:
+        scene = Scene(monkeypatch, 3_600)
+        scene.clock.advance(60)
+        yield lambda: scene.credential.invalidate_token(scene.token or "")
+        is_gone = state_of(scene.credential).token is None
+        let_pass(30, scene.clock, scene.scheduler)
+        assert scene.issuer.calls == int(is_gone)
+        scene.check()
+
+    record_property("points", interrupt_everywhere(points, scenario))
+
+
+@each_point
+def test_constructor(
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, object], None],
+    points: type[Fault],
+) -> None:
+    """After an interrupted constructor, the next one makes a credential that is refreshed."""
+
+    def scenario() -> Steps:
+        hooks.clear()
+        monkeypatch.setattr(sync_scheduler, "_has_hook", False)
+        scene = Scene(monkeypatch, 3_600, clock)
+        # A scheduler of its own, whose threads are none.
+        monkeypatch.setattr(sync_scheduler, "_schedulers", {})
+        yield scene.make
+        scene.credential = scene.make()
+        assert len(hooks) >= 1
+        scene.scheduler = sync_scheduler.scheduler(refresh_ahead)
+        scene.check()
+
+    hooks: list[object] = []
+    monkeypatch.setattr(os, "register_at_fork", lambda **hook: hooks.append(hook), raising=False)
+    monkeypatch.setattr(sync_scheduler, "Scheduler", lambda _: threadless(clock, InlineWorkers()))
+    clock = Clock()
+    record_property("points", interrupt_everywhere(points, scenario))
+
+
+@each_point
+def test_first_use_in_a_child_process(
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, object], None],
+    points: type[Fault],
+) -> None:
+    """After an interrupt of a forked child's first call, the next one arms the credential there."""
+
+    def scenario() -> Steps:
+        monkeypatch.setattr(os, "getpid", lambda: 1)
+        scene = Scene(monkeypatch, 3_600)
+        scene.scheduler.run_due()
+        scene.scheduler.look_after_fork()
+        monkeypatch.setattr(os, "getpid", lambda: 2)
+        scene.scheduler = install(monkeypatch, threadless(scene.clock, InlineWorkers()))
+        yield scene.credential.get_token
+        assert scene.credential.get_token().token == scene.token
+        let_pass(3_100, scene.clock, scene.scheduler)
+        assert scene.issuer.calls == 1, "the background has not refreshed the token"
+        scene.check()
+
+    record_property("points", interrupt_everywhere(points, scenario))
