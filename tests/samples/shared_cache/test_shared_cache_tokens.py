@@ -309,7 +309,7 @@ def test_wait_for_the_issuer(join: Join, ledger: Ledger) -> None:
     assert ledger.total == 1
 
 
-def test_wait_in_vain(
+def test_wait_for_too_long(
     join: Join, ledger: Ledger, server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who has waited long enough issues without the lock, shares it, and leaves the lock alone."""
