@@ -1,4 +1,4 @@
-"""A client of one's own for the REST API, with an access key: any azure-core pipeline can have it.
+"""A client of your own for the REST API, with an access key, on any azure-core pipeline.
 
 ``get_authentication_policy`` makes the policy that signs each request. It takes a key as well as a
 token credential, so a client need not tell them apart.
@@ -25,7 +25,7 @@ from local_service import LocalService
 
 def manage_a_user(connection_string: str, **options: Any) -> None:
     endpoint, credential = parse_client_arguments(connection_string)
-    # Behind the retry policy, for each try has a signature of its own.
+    # After the retry policy, since each attempt needs its own signature.
     policies = [RetryPolicy[Any, Any](), get_authentication_policy(endpoint, credential)]
     client = PipelineClient[Any, Any](endpoint, policies=policies, **options)
 

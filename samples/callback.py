@@ -1,8 +1,8 @@
-"""A callback that fetches a new token when a client asks for one and the old one is near its end.
+"""A callback that fetches a new token when a client asks and the old one is about to expire.
 
 Run it without arguments. A stand-in for the service issues tokens for four seconds. You see when
 the callback runs: for the first token, and again in the second half of that token's life. (With a
-longer life, it is the last two minutes.) You also see who learns of its failure.
+longer life, it is the last two minutes.) You also see who gets its error.
 """
 
 import time
@@ -24,12 +24,14 @@ with LocalService(token_lifetime=4) as service:
         return identity.get_token(user, [CommunicationTokenScope.CHAT]).token
 
     with CommunicationTokenCredential(token_refresher=fetch_token) as credential:
-        print("The credential is there. Nothing is fetched until a client asks for a token.")
+        print("The credential is created. Nothing is fetched until a client asks for a token.")
         service.script("POST /identities/{id}/:issueAccessToken", Answer(403))
         try:
             credential.get_token()
         except HttpResponseError as error:
-            print(f"  It failed, and with no token at hand the client is told: {error.reason}.")
+            print(
+                f"  It failed, and without a valid token the client gets the error: {error.reason}."
+            )
 
         print("The client asks again.")
         first = credential.get_token()

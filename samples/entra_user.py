@@ -1,7 +1,7 @@
 """A user of Microsoft Entra ID chats with their own account; the application holds no key.
 
-The credential exchanges the user's Entra tokens at the resource, and does so again when the
-Communication token nears its end.
+The credential exchanges the user's Entra tokens at the resource, and does so again before the
+Communication token expires.
 
 Without arguments, a stand-in on this machine takes the place of Entra and of the service. With a
 resource and an application of your own, a browser opens for the user to sign in::
@@ -17,7 +17,6 @@ from typing import Any, cast
 from azure.communication.chat import ChatClient
 from azure.communication.common import CommunicationTokenCredential
 from azure.core.credentials import AccessToken, TokenCredential
-from azure.identity import InteractiveBrowserCredential
 
 from local_service import LocalService
 
@@ -61,6 +60,8 @@ def main() -> None:
     parser.add_argument("--client-id", help="of your application, which may use the resource")
     arguments = parser.parse_args()
     if arguments.endpoint:
+        from azure.identity import InteractiveBrowserCredential  # which the stand-in does without
+
         given = {"tenant_id": arguments.tenant_id, "client_id": arguments.client_id}
         options = {name: value for name, value in given.items() if value}
         with InteractiveBrowserCredential(**options) as entra:

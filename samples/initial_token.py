@@ -1,7 +1,7 @@
-"""A credential that starts with a token which is there already, such as one issued at sign-in.
+"""A credential that starts with a token that you already have, such as one issued at sign-in.
 
 Run it without arguments. A stand-in for the service creates a user together with a token for four
-seconds. You see that the callback is spared until that token is near its end.
+seconds. You see that the callback is not called until that token is about to expire.
 """
 
 import time

@@ -444,13 +444,13 @@ class Thread:
     def add(self, call: Call, invited: dict[str, Json]) -> Json:
         """Add whom the resource knows, and report the others as the service does."""
         live, present = call.service.live, self.participants
-        strange = [one for one in invited if one.startswith("8:acs:") and one not in live]
-        new = {one: invited[one] for one in invited if one not in strange and one not in present}
+        unknown = [one for one in invited if one.startswith("8:acs:") and one not in live]
+        new = {one: invited[one] for one in invited if one not in unknown and one not in present}
         if new:
             present |= new
             self.post(call, "participantAdded", participants=list(new.values()))
         error = {"code": "403", "message": "Permissions check failed"}
-        refused = [{**error, "target": one} for one in strange]
+        refused = [{**error, "target": one} for one in unknown]
         return {"invalidParticipants": refused} if refused else {}
 
 

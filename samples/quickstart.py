@@ -15,7 +15,8 @@ one token and nothing waits for the next. The users and the thread are deleted i
     python samples/quickstart.py --connection-string "endpoint=https://...;accesskey=..."
     python samples/quickstart.py --endpoint https://contoso.communication.azure.com
 
-The endpoint alone is enough where DefaultAzureCredential of azure-identity may manage the resource.
+The endpoint alone is enough where azure-identity is installed and its DefaultAzureCredential may
+manage the resource.
 """
 
 import argparse
@@ -31,7 +32,6 @@ from azure.communication.common import (
     parse_client_arguments,
 )
 from azure.communication.identity import CommunicationIdentityClient, CommunicationTokenScope
-from azure.identity import DefaultAzureCredential
 
 from local_service import LocalService
 
@@ -107,6 +107,8 @@ def main() -> int:
         endpoint, key = parse_client_arguments(arguments.connection_string)
         identity = CommunicationIdentityClient(endpoint, key)
     elif arguments.endpoint:
+        from azure.identity import DefaultAzureCredential  # which the other ways do not need
+
         endpoint = arguments.endpoint
         identity = CommunicationIdentityClient(endpoint, DefaultAzureCredential())
     else:

@@ -14,7 +14,8 @@ one token and nothing waits for the next. The users and the thread are deleted i
     python samples/quickstart_async.py --connection-string "endpoint=https://...;accesskey=..."
     python samples/quickstart_async.py --endpoint https://contoso.communication.azure.com
 
-The endpoint alone is enough where DefaultAzureCredential of azure-identity may manage the resource.
+The endpoint alone is enough where azure-identity is installed and its DefaultAzureCredential may
+manage the resource.
 """
 
 import argparse
@@ -29,7 +30,6 @@ from azure.communication.common import CommunicationUserIdentifier, parse_client
 from azure.communication.common.aio import CommunicationTokenCredential
 from azure.communication.identity import CommunicationTokenScope
 from azure.communication.identity.aio import CommunicationIdentityClient
-from azure.identity.aio import DefaultAzureCredential
 
 from local_service import LocalService
 
@@ -107,6 +107,8 @@ async def main() -> int:
         async with CommunicationIdentityClient(endpoint, key) as identity:
             await converse(identity, endpoint)
     else:
+        from azure.identity.aio import DefaultAzureCredential  # which the other ways do not need
+
         async with (
             DefaultAzureCredential() as entra,
             CommunicationIdentityClient(arguments.endpoint, entra) as identity,

@@ -1,4 +1,4 @@
-"""A token that is used as it is and never refreshed, for a script that ends before the token does.
+"""A credential created from a static token, for a script that ends before the token expires.
 
 Run it without arguments. A stand-in for the service issues a token for an hour to a new user, who
 creates a chat thread with it. You see when the token expires, and that printing a credential shows
@@ -24,7 +24,7 @@ with LocalService(token_lifetime=3600) as service:
     credential = CommunicationTokenCredential(issued.token)
     print("The credential prints as", credential)
     seconds = credential.get_token().expires_on - time.time()
-    print(f"Its token, which is all it will ever return, expires in {seconds / 60:.0f} minutes.")
+    print(f"Its token, the only one it ever returns, expires in {seconds / 60:.0f} minutes.")
 
     client: Any = ChatClient(service.endpoint, cast("Any", credential), **options)
     with credential, client:

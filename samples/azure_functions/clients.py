@@ -52,7 +52,7 @@ def fetch_token_sync() -> AccessToken:
 
 
 # The worker loads the app on the event loop on which all async functions run. So this credential
-# sets to work at once, and has a token before most first invocations ask for one.
+# fetches a token at once, before most first invocations ask for one.
 async_credential: Any = aio.CommunicationTokenCredential(
     token_refresher=fetch_token, proactive_refresh=True
 )

@@ -1,6 +1,6 @@
 """An orchestration that creates a chat thread and invites people to it.
 
-What it passes on is JSON that Durable Functions stores and replays, perhaps under a later version
+What it passes on is JSON that Durable Functions stores and replays, possibly under a later version
 of this app. So participants travel as raw ids, which are texts, and become identifiers where they
 are used.
 """

@@ -13,7 +13,7 @@ returns what it finds in Redis if that is a later one whose refresh window has n
 the process that gets the lock issues a token and stores it, and the others wait for that.
 
 *Refused tokens.* A refresher that is asked again before the window of its last token has opened
-takes that token for refused, or for short of some claims, which comes to the same. Since all tokens
+concludes that it was refused, or lacks some claims, which comes to the same. Since all tokens
 of a user are revoked at once, it then accepts a token only if that was issued in place of this very
 one, or after it was asked. It drops whatever else Redis holds.
 
@@ -62,7 +62,7 @@ _LOGGER = logging.getLogger(__name__)
 
 # How long before expiry credentials refresh, on demand and proactively. At half of a shorter life.
 REFRESH_WINDOW_SECONDS, PROACTIVE_WINDOW_SECONDS = 120, 600
-LOCK_SECONDS = 10  # after which the others take a holder for dead
+LOCK_SECONDS = 10  # after which the others assume that a holder has died
 WAIT_SECONDS = 20  # for others to issue: one of them may die meanwhile
 POLL_SECONDS = 0.05
 BREAK_SECONDS = 30  # for which Redis is left alone after an error
@@ -85,7 +85,7 @@ STORE = """
 local found = redis.pcall('GET', KEYS[1])
 if not found or found == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
 """
-# A lock that would not expire in time is nobody's.
+# A lock that would not expire in time is not one of ours.
 LOCK = """
 local left = redis.call('PTTL', KEYS[1])
 if left >= 0 and left <= tonumber(ARGV[2]) then return 0 end
@@ -248,7 +248,7 @@ class _Cache:
                     _LOGGER.warning("Redis held a value that none of the keys decrypts; dropped.")
                 yield from self._eval(request, DROP, request.key, request.seen)
                 request.seen = None
-            is_first = False  # what comes from now on may be of use to others
+            is_first = False  # what comes from now on may be useful to others
             if request.has_lock or self._mono() >= give_up_at:
                 return None
             milliseconds = int(LOCK_SECONDS * 1000)

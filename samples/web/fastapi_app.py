@@ -4,7 +4,7 @@
 ``POST /threads/{thread_id}/messages`` sends a message for the user who has signed in.
 
 Both get the token from the user's credential: most requests find it there, one in the last two
-minutes of its life fetches another, and those beside it go on with the old one meanwhile.
+minutes of its life fetches the next one, and the others use the old one meanwhile.
 """
 
 import json
@@ -28,7 +28,7 @@ from pydantic import BaseModel, Field
 from user_credentials import UserCredentials
 
 ENDPOINT, KEY = parse_client_arguments(os.environ["COMMUNICATION_SERVICES_CONNECTION_STRING"])
-# Which user of Communication Services an account of yours is: in earnest, a table of your database.
+# The user of Communication Services for each of your accounts; in production, from your database.
 USERS: dict[str, str] = json.loads(os.environ["COMMUNICATION_SERVICES_USERS"])
 # Three tries end within the 60 seconds that a refresh may take.
 PATIENCE: dict[str, Any] = {"connection_timeout": 5, "read_timeout": 10, "retry_total": 2}
@@ -62,7 +62,7 @@ def signed_in(
     """Return the credential of the user who has signed in.
 
     App Service authentication sets this header and removes it from what browsers send. Where it is
-    not in front of your app, put your own sign-in here, or everybody can be anybody.
+    not in front of your app, put your own sign-in here, or callers can be whom they like.
     """
     if account not in USERS:
         raise HTTPException(401, "Sign in first.")

@@ -36,7 +36,7 @@ from flask.typing import ResponseReturnValue
 from user_credentials import UserCredentials
 
 ENDPOINT, KEY = parse_client_arguments(os.environ["COMMUNICATION_SERVICES_CONNECTION_STRING"])
-# Which user of Communication Services an account of yours is: in earnest, a table of your database.
+# The user of Communication Services for each of your accounts; in production, from your database.
 USERS: dict[str, str] = json.loads(os.environ["COMMUNICATION_SERVICES_USERS"])
 APP_USER: Any = CommunicationUserIdentifier(os.environ["COMMUNICATION_SERVICES_USER_ID"])
 THREAD_ID = re.compile(r"19:[\w.@:=-]+")  # in a URL, ".." would lead to another resource
@@ -80,7 +80,7 @@ def signed_in() -> CommunicationTokenCredential:
     """Return the credential of the user who has signed in.
 
     App Service authentication sets this header and removes it from what browsers send. Where it is
-    not in front of your app, put your own sign-in here, or everybody can be anybody.
+    not in front of your app, put your own sign-in here, or callers can be whom they like.
     """
     account = request.headers.get("X-MS-CLIENT-PRINCIPAL-ID", "")
     if account not in USERS:

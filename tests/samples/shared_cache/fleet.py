@@ -207,7 +207,7 @@ class Member:
         self.forget()
         self._settle(self.cache.close())
         if self._loop is not None:
-            self._loop.run_until_complete(asyncio.sleep(0))  # closed transports take one turn
+            self._loop.run_until_complete(asyncio.sleep(0))  # for closed transports
             self._loop.close()
 
     def _settle(self, result: Any) -> Any:

@@ -2,6 +2,7 @@
 long. Members of a fleet within one process; the times that are measured are real.
 """
 
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -227,6 +228,9 @@ def test_value_of_another_kind(
         assert first.get_token(user) == second.get_token(user)
     assert ledger.total == 2
     assert first.cache._retry_at == second.cache._retry_at == 0
+    sent = re.search(r"total_net_output_bytes:(\d+)", server.cli("info", "stats"))
+    assert sent
+    assert int(sent[1]) < 50_000  # it was not sent to anybody
     assert [record.getMessage() for record in caplog.records] == [
         "Redis held a value that none of the keys decrypts; dropped."
     ]

@@ -11,9 +11,9 @@ from azure.core.credentials import AccessToken
 from cryptography.fernet import Fernet
 
 import shared_token_cache
-from scaffolding import Call, Clock
+from scaffolding import Call, Clock, make_token
 from shared_cache.fleet import KEYS, START, Ledger, Member, RedisServer, SlowClient
-from shared_token_cache import DROP, LOCK, READ, name_of
+from shared_token_cache import DROP, LOCK, READ, Record, name_of, read_keys, seal
 
 USER = "8:acs:resource_user"
 KEY = name_of(KEYS, USER)
@@ -153,6 +153,48 @@ def test_late_to_drop(join: Join, ledger: Ledger) -> None:
     assert ledger.total == 2
 
 
+def test_value_that_changes_its_type(join: Join, ledger: Ledger, server: RedisServer) -> None:
+    """A value that becomes one of another type before it is dropped does no harm."""
+    first = join()
+    first.refuse(USER, first.get_token(USER))
+
+    def change() -> None:
+        server.cli("del", KEY)
+        server.cli("lpush", KEY, "value")
+
+    before(first, DROP, change)
+    token = first.get_token(USER)
+    assert first.cache._retry_at == 0
+    assert join().get_token(USER) == token
+    assert ledger.total == 2
+
+
+def test_value_that_is_no_answer_while_waiting(
+    join: Join, ledger: Ledger, server: RedisServer
+) -> None:
+    """Who waits after a refusal leaves what others store meanwhile, even if it cannot tell whether
+    that is later than the refusal.
+    """
+    first, found = join(), []
+    old = first.get_token(USER)
+    first.refuse(USER, old)
+    server.cli("set", LOCK_KEY, "another's", "px", "9000")
+    other = Record(KEY, make_token(START + 3600), int(START) + 3600, START, None)
+
+    def wait(seconds: float) -> object:
+        if not found:
+            server.cli("set", KEY, seal(read_keys(KEYS), other).decode())
+        else:
+            server.cli("del", LOCK_KEY)
+        found.append(server.cli("exists", KEY))
+        return sleep(0)
+
+    sleep, first.cache._sleep = first.cache._sleep, wait
+    assert first.get_token(USER).token not in (old.token, other.token)
+    assert found == ["1", "1"]
+    assert ledger.total == 2
+
+
 def test_replaced_by_a_newcomer(
     join: Join, ledger: Ledger, clock: Clock, server: RedisServer
 ) -> None:
@@ -267,7 +309,7 @@ def test_wait_for_the_issuer(join: Join, ledger: Ledger) -> None:
     assert ledger.total == 1
 
 
-def test_wait_in_vain(
+def test_wait_for_too_long(
     join: Join, ledger: Ledger, server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who has waited long enough issues without the lock, shares it, and leaves the lock alone."""
