@@ -9,6 +9,7 @@ can refresh again, and the background goes on.
 import itertools
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,12 +25,17 @@ from scaffolding import (
     InlineWorkers,
     Issuer,
     LineFault,
+    Schedule,
+    Scheduler,
+    ThreadWatch,
+    Workers,
     cache_of,
     install,
     let_pass,
     make_token,
     on_clock,
     refresh_ahead,
+    schedule_module,
     state_of,
     sync_scheduler,
     threadless,
@@ -370,3 +376,123 @@ def test_first_use_in_a_child_process(
         scene.check()
 
     record_property("points", interrupt_everywhere(points, scenario))
+
+
+class Due(Scene):
+    """A scene in which a refresh is due; the one that comes closes the credential."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(monkeypatch, 3_600)
+        monkeypatch.setattr(sync_scheduler, "Scheduler", lambda _: self.make_scheduler())
+        monkeypatch.setattr(sync_scheduler, "IDLE_SECONDS", 0)
+        monkeypatch.setattr(schedule_module, "LONGEST_SLEEP_SECONDS", 0)
+        self.scheduler.run_due()
+        self.clock.advance(3_100)
+        self.answers.append(self.close)
+
+    def make_scheduler(self) -> Scheduler:
+        return threadless(self.clock, InlineWorkers())
+
+    def close(self) -> str:
+        self.credential.close()
+        return make_token(self.clock.wall() + 3_600)
+
+    def is_refreshed(self) -> bool:
+        """Tell whether the present scheduler has refreshed the token within a minute."""
+        scheduler = sync_scheduler.scheduler(refresh_ahead)
+        for _ in range(2):
+            scheduler.run_due()
+            self.clock.advance(60)
+        scheduler.run_due()
+        return self.issuer.calls > 0
+
+
+@each_point
+def test_scheduler_thread(
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, object], None],
+    points: type[Fault],
+) -> None:
+    """When an interrupt ends the thread, another one goes on with all that is armed."""
+    before_it_began = 0
+
+    def scenario() -> Steps:
+        nonlocal before_it_began
+        scene = Due(monkeypatch)
+        scene.scheduler.workers.submit = (  # type: ignore[method-assign]
+            lambda _: scene.credential.close()  # so that the thread ends
+        )
+        yield scene.scheduler._run
+        if state_of(scene.credential).closed:
+            return
+        if not scene.scheduler.is_retired:  # it had not begun, so the next change finds it gone
+            before_it_began += 1
+            scene.scheduler.runner["thread"] = weakref.ref(threading.Thread())
+            scene.make()
+        assert scene.is_refreshed()
+
+    record_property("points", interrupt_everywhere(points, scenario))
+    assert before_it_began <= 2
+
+
+@each_point
+def test_worker_thread(
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, object], None],
+    points: type[Fault],
+) -> None:
+    """When an interrupt ends a worker, what it leaves behind is done by another one."""
+    started: list[Callable[[], None]] = []
+
+    class Thread:
+        """One that ends before anybody looks."""
+
+        def __init__(self, target: Callable[[], None]) -> None:
+            self.start = lambda: started.append(target)
+
+        def is_alive(self) -> bool:
+            return False
+
+    def scenario() -> Steps:
+        scene = Due(monkeypatch)
+        started.clear()
+        scheduler = scene.scheduler
+        scheduler.workers = Workers(refresh_ahead, scheduler.wake)
+        scheduler.run_due()
+        yield started.pop()
+        # This thread has not ended, as a worker's would have.
+        scheduler.workers._idle.pop(threading.current_thread(), None)
+        for _ in range(6):  # an interrupt of the refresher itself is a failure
+            scheduler.run_due()
+            while started:
+                started.pop()()
+            scene.clock.advance(60)
+        assert scene.issuer.calls > 0
+
+    monkeypatch.setattr(sync_scheduler, "new_thread", Thread)
+    record_property("points", interrupt_everywhere(points, scenario, swallows=True))
+
+
+def test_an_interrupted_thread_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interrupt is reported as that of any thread, and the background goes on."""
+    reports: list[Any] = []
+    called = threading.Event()
+
+    def interrupted(limit: int = 0) -> list[Any]:
+        monkeypatch.setattr(Schedule, "pop_due", pop_due)
+        raise KeyboardInterrupt
+
+    def issue() -> str:
+        called.set()
+        return make_token(4_000_000_000)
+
+    threads, pop_due = ThreadWatch(), Schedule.pop_due
+    monkeypatch.setattr(sync_scheduler, "_schedulers", {})
+    monkeypatch.setattr(sync_scheduler, "IDLE_SECONDS", 0.01)
+    monkeypatch.setattr(threading, "excepthook", reports.append)
+    monkeypatch.setattr(Schedule, "pop_due", interrupted)
+    with CommunicationTokenCredential(token_refresher=issue, proactive_refresh=True):
+        assert called.wait(DEADLINE)
+    sync_scheduler.scheduler(refresh_ahead).wake()
+    threads.wait_for_end()
+    assert [report.exc_type for report in reports] == [KeyboardInterrupt]

@@ -125,8 +125,8 @@ class Scheduler:
             arm(cache, self.refresh)
 
     def _run(self) -> None:
-        was_empty = False
         try:
+            was_empty = False
             while not self.is_retired:
                 if self.is_outdated:
                     _LOGGER.warning("Proactive refresh is off: %s", _OUTDATED)
@@ -217,8 +217,8 @@ class Workers:
 
     def _wait_for_call(self, me: threading.Thread) -> bool:
         """Wait until there is something to do; tell whether there is."""
-        self._idle[me] = None
         try:
+            self._idle[me] = None
             with suppress(queue.Empty):
                 self._calls.get(timeout=IDLE_SECONDS)
                 return True
