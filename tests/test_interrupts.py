@@ -11,7 +11,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 from azure.communication.common import CommunicationTokenCredential
@@ -21,7 +21,6 @@ from scaffolding import (
     Call,
     CallFault,
     Clock,
-    Fault,
     InlineWorkers,
     Issuer,
     LineFault,
@@ -54,35 +53,40 @@ def interrupt() -> None:
     raise KeyboardInterrupt
 
 
-def interrupt_everywhere(
-    points: type[Fault], scenario: Callable[[], Steps], swallows: bool = False
-) -> int:
-    """Play a scenario for each point of what it yields, and return how many there are."""
-    failures: list[str] = []
-    for nth in itertools.count(1):
-        fault = points(nth, interrupt)
-        steps = scenario()
-        act = next(steps)
-        is_interrupted = False
-        try:
-            with fault:
-                act()
-        except KeyboardInterrupt:
-            is_interrupted = True
-        except Exception as error:
-            del error  # which is the scenario's own
-        try:
-            assert swallows or fault.happened == is_interrupted
-            assert next(steps, None) is None
-        except Exception as error:
-            failures.append(f"{fault.where} (point {nth}): {error!r}")
-        if not fault.happened:
-            break
-    assert failures == []
-    return nth - 1
+class Everywhere(Protocol):
+    def __call__(self, scenario: Callable[[], Steps], *, swallows: bool = False) -> None: ...
 
 
-each_point = pytest.mark.parametrize("points", [LineFault, CallFault], ids=["lines", "calls"])
+@pytest.fixture(params=[LineFault, CallFault], ids=["lines", "calls"])
+def everywhere(request: pytest.FixtureRequest) -> Everywhere:
+    """What plays a scenario for each point of what it yields, which is interrupted there."""
+
+    def play(scenario: Callable[[], Steps], *, swallows: bool = False) -> None:
+        failures: list[str] = []
+        for nth in itertools.count(1):
+            fault = request.param(nth, interrupt)
+            steps = scenario()
+            act = next(steps)
+            is_interrupted = False
+            try:
+                with fault:
+                    act()
+            except KeyboardInterrupt:
+                is_interrupted = True
+            except Exception as error:
+                del error  # which is the scenario's own
+            try:
+                assert swallows or fault.happened == is_interrupted
+                assert next(steps, None) is None
+            except Exception as error:
+                failures.append(f"{fault.where} (point {nth}): {error!r}")
+            if not fault.happened:
+                break
+        assert failures == []
+        assert nth > 20
+        request.node.user_properties.append(("points", nth - 1))
+
+    return play
 
 
 class Scene:
@@ -132,14 +136,12 @@ class Scene:
         self.credential.close()
 
 
-@each_point
 @pytest.mark.parametrize("options", [{}, {"claims": "{}"}], ids=["plain", "claims"])
 @pytest.mark.parametrize("life", [None, 3_600], ids=["no token", "a valid token"])
 @pytest.mark.parametrize("outcome", ["token", "error", "expired"])
 def test_leader(
     monkeypatch: pytest.MonkeyPatch,
-    record_property: Callable[[str, object], None],
-    points: type[Fault],
+    everywhere: Everywhere,
     life: float | None,
     options: dict[str, Any],
     outcome: str,
@@ -160,15 +162,13 @@ def test_leader(
         yield lambda: scene.credential.get_token(**options)
         scene.check()
 
-    record_property("points", interrupt_everywhere(points, scenario))
+    everywhere(scenario)
 
 
-@each_point
 @pytest.mark.parametrize("outcome", ["token", "error"])
 def test_waiter(
     monkeypatch: pytest.MonkeyPatch,
-    record_property: Callable[[str, object], None],
-    points: type[Fault],
+    everywhere: Everywhere,
     outcome: str,
 ) -> None:
     """An interrupted waiter takes nobody with it, and its thread can refresh afterwards."""
@@ -191,16 +191,14 @@ def test_waiter(
         is_over.append(True)
         scene.check()
 
-    record_property("points", interrupt_everywhere(points, scenario))
+    everywhere(scenario)
 
 
-@each_point
 @pytest.mark.parametrize("life", [None, 3_600], ids=["no token", "a valid token"])
 @pytest.mark.parametrize("outcome", ["token", "error"])
 def test_background_refresh(
     monkeypatch: pytest.MonkeyPatch,
-    record_property: Callable[[str, object], None],
-    points: type[Fault],
+    everywhere: Everywhere,
     life: float | None,
     outcome: str,
 ) -> None:
@@ -220,15 +218,13 @@ def test_background_refresh(
         yield lambda: refresh_ahead(cache_of(scene.credential))
         scene.check()
 
-    record_property("points", interrupt_everywhere(points, scenario, swallows=True))
+    everywhere(scenario, swallows=True)
 
 
-@each_point
 @pytest.mark.parametrize("how", ["close", "with"])
 def test_close_while_others_wait(
     monkeypatch: pytest.MonkeyPatch,
-    record_property: Callable[[str, object], None],
-    points: type[Fault],
+    everywhere: Everywhere,
     how: str,
 ) -> None:
     """If an interrupted ``close`` has closed the credential, those who wait are told of it."""
@@ -255,14 +251,12 @@ def test_close_while_others_wait(
         if not state_of(scene.credential).closed:
             scene.check()
 
-    record_property("points", interrupt_everywhere(points, scenario))
+    everywhere(scenario)
 
 
-@each_point
 def test_close_with_a_token(
     monkeypatch: pytest.MonkeyPatch,
-    record_property: Callable[[str, object], None],
-    points: type[Fault],
+    everywhere: Everywhere,
 ) -> None:
     """An interrupted ``close`` has closed the credential for everybody, or for nobody."""
 
@@ -282,14 +276,12 @@ def test_close_with_a_token(
         scene.scheduler.run_due()
         assert scene.scheduler.schedule.caches() == []
 
-    record_property("points", interrupt_everywhere(points, scenario))
+    everywhere(scenario)
 
 
-@each_point
 def test_invalidate_token(
     monkeypatch: pytest.MonkeyPatch,
-    record_property: Callable[[str, object], None],
-    points: type[Fault],
+    everywhere: Everywhere,
 ) -> None:
     """An interrupted ``invalidate_token`` has dropped the token for everybody, or for nobody."""
 
@@ -304,14 +296,12 @@ def test_invalidate_token(
             assert token == scene.token
         scene.check()
 
-    record_property("points", interrupt_everywhere(points, scenario))
+    everywhere(scenario)
 
 
-@each_point
 def test_the_background_after_invalidate_token(
     monkeypatch: pytest.MonkeyPatch,
-    record_property: Callable[[str, object], None],
-    points: type[Fault],
+    everywhere: Everywhere,
 ) -> None:
     """If the token is gone, the background fetches another one at once, as ever."""
 
@@ -324,14 +314,12 @@ def test_the_background_after_invalidate_token(
         assert scene.issuer.calls == int(is_gone)
         scene.check()
 
-    record_property("points", interrupt_everywhere(points, scenario))
+    everywhere(scenario)
 
 
-@each_point
 def test_constructor(
     monkeypatch: pytest.MonkeyPatch,
-    record_property: Callable[[str, object], None],
-    points: type[Fault],
+    everywhere: Everywhere,
 ) -> None:
     """After an interrupted constructor, the next one makes a credential that is refreshed."""
 
@@ -351,14 +339,12 @@ def test_constructor(
     monkeypatch.setattr(os, "register_at_fork", lambda **hook: hooks.append(hook), raising=False)
     monkeypatch.setattr(sync_scheduler, "Scheduler", lambda _: threadless(clock, InlineWorkers()))
     clock = Clock()
-    record_property("points", interrupt_everywhere(points, scenario))
+    everywhere(scenario)
 
 
-@each_point
 def test_first_use_in_a_child_process(
     monkeypatch: pytest.MonkeyPatch,
-    record_property: Callable[[str, object], None],
-    points: type[Fault],
+    everywhere: Everywhere,
 ) -> None:
     """After an interrupt of a forked child's first call, the next one arms the credential there."""
 
@@ -375,7 +361,7 @@ def test_first_use_in_a_child_process(
         assert scene.issuer.calls == 1, "the background has not refreshed the token"
         scene.check()
 
-    record_property("points", interrupt_everywhere(points, scenario))
+    everywhere(scenario)
 
 
 class Due(Scene):
@@ -407,11 +393,9 @@ class Due(Scene):
         return self.issuer.calls > 0
 
 
-@each_point
 def test_scheduler_thread(
     monkeypatch: pytest.MonkeyPatch,
-    record_property: Callable[[str, object], None],
-    points: type[Fault],
+    everywhere: Everywhere,
 ) -> None:
     """When an interrupt ends the thread, another one goes on with all that is armed."""
     before_it_began = 0
@@ -431,15 +415,13 @@ def test_scheduler_thread(
             scene.make()
         assert scene.is_refreshed()
 
-    record_property("points", interrupt_everywhere(points, scenario))
+    everywhere(scenario)
     assert before_it_began <= 2
 
 
-@each_point
 def test_worker_thread(
     monkeypatch: pytest.MonkeyPatch,
-    record_property: Callable[[str, object], None],
-    points: type[Fault],
+    everywhere: Everywhere,
 ) -> None:
     """When an interrupt ends a worker, what it leaves behind is done by another one."""
     started: list[Callable[[], None]] = []
@@ -470,7 +452,7 @@ def test_worker_thread(
         assert scene.issuer.calls > 0
 
     monkeypatch.setattr(sync_scheduler, "new_thread", Thread)
-    record_property("points", interrupt_everywhere(points, scenario, swallows=True))
+    everywhere(scenario, swallows=True)
 
 
 def test_an_interrupted_thread_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
