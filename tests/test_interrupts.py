@@ -6,6 +6,8 @@ interrupted. Afterwards nobody hangs, no refresh is left that nobody leads, the 
 can refresh again, and the background goes on.
 """
 
+import asyncio
+import inspect
 import itertools
 import os
 import threading
@@ -14,13 +16,14 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import pytest
-from azure.communication.common import CommunicationTokenCredential
+from azure.communication.common import CommunicationTokenCredential, aio
 
 from scaffolding import (
     DEADLINE,
     Call,
     CallFault,
     Clock,
+    ClockLoop,
     InlineWorkers,
     Issuer,
     LineFault,
@@ -31,6 +34,7 @@ from scaffolding import (
     cache_of,
     install,
     let_pass,
+    loop_scheduler,
     make_token,
     on_clock,
     refresh_ahead,
@@ -82,7 +86,7 @@ def everywhere(request: pytest.FixtureRequest) -> Everywhere:
                 failures.append(f"{fault.where} (point {nth}): {error!r}")
             if not fault.happened:
                 break
-        assert failures == []
+        assert not failures, "\n".join(failures)
         assert nth > 20
         request.node.user_properties.append(("points", nth - 1))
 
@@ -136,9 +140,12 @@ class Scene:
         self.credential.close()
 
 
-@pytest.mark.parametrize("options", [{}, {"claims": "{}"}], ids=["plain", "claims"])
 @pytest.mark.parametrize("life", [None, 3_600], ids=["no token", "a valid token"])
-@pytest.mark.parametrize("outcome", ["token", "error", "expired"])
+@pytest.mark.parametrize(
+    ("outcome", "options"),
+    [("token", {}), ("token", {"claims": "{}"}), ("error", {}), ("expired", {})],
+    ids=["token", "token for claims", "error", "expired"],
+)
 def test_leader(
     monkeypatch: pytest.MonkeyPatch,
     everywhere: Everywhere,
@@ -478,3 +485,116 @@ def test_an_interrupted_thread_is_replaced(monkeypatch: pytest.MonkeyPatch) -> N
     sync_scheduler.scheduler(refresh_ahead).wake()
     threads.wait_for_end()
     assert [report.exc_type for report in reports] == [KeyboardInterrupt]
+
+
+# ---- On event loops
+
+EAGER = getattr(asyncio, "eager_task_factory", None)
+
+
+class LoopScene:
+    """A credential on an event loop that takes no time to pass it."""
+
+    def __init__(
+        self, life: float | None, *, is_eager: bool = False, clock: Clock | None = None
+    ) -> None:
+        self.clock = clock or Clock()
+        self.loop = ClockLoop(self.clock)
+        self.loop.set_exception_handler(lambda _, context: self.complaints.append(context))
+        if is_eager:
+            self.loop.set_task_factory(EAGER)
+        loop_scheduler(self.loop, self.clock)
+        self.complaints: list[dict[str, Any]] = []
+        self.issuer = Issuer(wall=self.clock.wall)
+        self.answers: list[Callable[[], str]] = []
+        self.token = None if life is None else make_token(self.clock.wall() + life)
+        self.others: list[asyncio.Task[Any]] = []
+        self.credential = self.run(self.make)
+
+    def run(self, function: Callable[[], Any]) -> Any:
+        """Call a function on the loop, and await what it returns if that can be awaited."""
+
+        async def call() -> Any:
+            value = function()
+            return await value if inspect.isawaitable(value) else value
+
+        return self.loop.run_until_complete(call())
+
+    def make(self) -> aio.CommunicationTokenCredential:
+        return on_clock(aio.CommunicationTokenCredential, self.clock)(
+            self.token, token_refresher=self.issue, proactive_refresh=True
+        )
+
+    async def issue(self) -> str:
+        """Give the next of the answers, or a new token. This is the refresher."""
+        token = await self.issuer.issue()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        return self.answers.pop(0)() if self.answers else token
+
+    def ask_beside(self) -> None:
+        """Have another task wait for the refresh that is in progress."""
+        self.others.append(self.loop.create_task(self.credential.get_token()))
+
+    def check(self) -> None:
+        """Check that everybody goes on: those who wait, this loop, and the background."""
+        self.answers.clear()
+        start = self.clock.mono()
+        if self.others:
+            self.run(lambda: asyncio.wait(self.others))
+        assert self.run(self.credential.get_token).expires_on > self.clock.wall()
+        assert self.clock.mono() - start <= PROMPTLY, "somebody has waited"
+        self.run(lambda: asyncio.sleep(0))
+        assert state_of(self.credential).refreshes == (), "a refresh is in progress"
+        calls = self.issuer.calls
+        self.clock.advance(4_000)
+        assert self.run(self.credential.get_token).expires_on > self.clock.wall()
+        assert self.issuer.calls == calls + 1
+        self.run(lambda: asyncio.sleep(3_100))
+        assert self.issuer.calls == calls + 2, "the background has not refreshed the token"
+        self.end()
+
+    def end(self) -> None:
+        self.run(self.credential.close)
+        tasks = asyncio.all_tasks(self.loop)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            self.run(lambda: asyncio.wait(tasks))
+        self.loop.close()
+        assert self.complaints == []
+
+
+each_factory = pytest.mark.parametrize(
+    "is_eager",
+    [
+        False,
+        pytest.param(True, marks=pytest.mark.skipif(not EAGER, reason="Python 3.12 is the first")),
+    ],
+    ids=["tasks", "eager tasks"],
+)
+
+
+@each_factory
+@pytest.mark.parametrize("life", [None, 3_600], ids=["no token", "a valid token"])
+@pytest.mark.parametrize("outcome", ["token", "error"])
+def test_leader_on_a_loop(
+    everywhere: Everywhere, is_eager: bool, life: float | None, outcome: str
+) -> None:
+    """An interrupt that stops the loop strands nobody when the loop goes on."""
+
+    def scenario() -> Steps:
+        def answer() -> str:
+            if life is None:
+                scene.ask_beside()
+            if outcome == "error":
+                raise ConnectionError
+            return make_token(scene.clock.wall() + 3_600)
+
+        scene = LoopScene(life, is_eager=is_eager)
+        scene.clock.advance(3_500)
+        scene.answers.append(answer)
+        yield lambda: scene.run(scene.credential.get_token)
+        scene.check()
+
+    everywhere(scenario)

@@ -12,6 +12,7 @@ loop has stopped is nobody's to wait for; those who wait on another loop look fo
 """
 
 import asyncio
+import functools
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
@@ -331,7 +332,9 @@ def _start(
 ) -> "asyncio.Task[None]":
     """Start the task that leads a refresh."""
     task = refresh.loop.create_task(_lead(cache, refresh, options))
-    task.add_done_callback(lambda task: _end(cache, refresh, task))
+    end = functools.partial(_end, cache, refresh)
+    for _ in range(2):  # once more, for an interrupt that comes into the first
+        task.add_done_callback(end)
     refresh.is_started = True
     return task
 
@@ -371,8 +374,7 @@ def _end(cache: TokenCache, refresh: _LoopRefresh, task: "asyncio.Task[None]") -
     """End a refresh, whatever ended its task."""
     if not task.cancelled():
         task.exception()  # an interrupt, which the loop has raised, need not be logged again
-    outcome, refresh.outcome = refresh.outcome, None
-    cache.complete(refresh, outcome)
+    cache.complete(refresh, refresh.outcome)
 
 
 def _refresh_ahead(cache: TokenCache) -> "asyncio.Task[None] | None":

@@ -18,6 +18,7 @@ from .._cache import SYSTEM_CLOCK, Clock, TokenCache, nowhere
 from .._schedule import Schedule
 
 MAX_REFRESHES = 64
+NEVER = float("inf")
 
 Loop: TypeAlias = asyncio.AbstractEventLoop
 RefreshAhead: TypeAlias = Callable[[TokenCache], "asyncio.Task[None] | None"]
@@ -35,7 +36,7 @@ class LoopScheduler:
     def __init__(self, refresh: RefreshAhead, clock: Clock = SYSTEM_CLOCK) -> None:
         self.schedule = Schedule(clock)
         self._refresh = refresh
-        self._next_look = float("inf")  # in the loop's time
+        self._next_look = NEVER  # in the loop's time
         # Weak, since a reference to a task would keep its closed loop alive.
         self._in_progress: weakref.WeakSet[asyncio.Task[None]] = weakref.WeakSet()
 
@@ -64,13 +65,18 @@ class LoopScheduler:
         loop = asyncio.get_running_loop()
         when = loop.time() + self.schedule.delay()
         if when < self._next_look:
+            for _ in range(2):  # one more, for an interrupt that comes when the first begins
+                loop.call_at(when, self._look, when, context=contextvars.Context())
             self._next_look = when
-            loop.call_at(when, self._look, when, context=contextvars.Context())
 
     def _look(self, when: float) -> None:
-        if when == self._next_look:
-            self._next_look = float("inf")
+        if self._next_look not in (when, NEVER):
+            return
+        try:
+            self._next_look = NEVER
             self.run_due()
+        finally:
+            self._set_timer()
 
 
 _schedulers: "weakref.WeakKeyDictionary[Loop, LoopScheduler]" = weakref.WeakKeyDictionary()
@@ -97,13 +103,11 @@ def arm(cache: TokenCache, refresh: RefreshAhead) -> None:
     """
     running = running_loop()
     loop: Loop | None = cache.loop() if cache.loop is not None else None
-    if loop is None or not loop.is_running():
-        loop = running
-        cache.loop = nowhere if loop is None else weakref.ref(loop)
-    if loop is None:
-        return
-    if loop is running:
-        scheduler(loop, refresh).add(cache)
+    if running is not None and (loop is None or loop is running or not loop.is_running()):
+        scheduler(running, refresh).add(cache)
+        cache.loop = weakref.ref(running)  # last, so that an interrupt has the next use do it
+    elif loop is None or not loop.is_running():
+        cache.loop = nowhere
     else:
         with suppress(RuntimeError):  # closed by now: the next use arms it
             loop.call_soon_threadsafe(arm, cache, refresh, context=contextvars.Context())
