@@ -142,7 +142,7 @@ class Call:
             raise ServiceError(415, "UnsupportedMediaType", "The request body must be JSON.")
         try:
             return json.loads(self.content)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # the latter if it is nested too deeply
             raise invalid("body", "It is not JSON") from error
 
     def body(self, required: Shape, optional: Shape) -> Json:

@@ -2,12 +2,16 @@
 
 ``FakeTransport`` belongs into a ``Pipeline``, ``AsyncFakeTransport`` into an ``AsyncPipeline``; the
 script and the record are the same for both. ``Way`` is how a test drives the synchronous and the
-asynchronous half of the package alike.
+asynchronous half of the package alike, and ``Callers`` are what uses a credential at once: threads,
+or the tasks of one event loop.
 """
 
+import asyncio
+import contextlib
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -23,7 +27,7 @@ from azure.core.pipeline.policies import (
 from azure.core.pipeline.transport import AsyncHttpTransport, HttpTransport
 from azure.core.utils import case_insensitive_dict
 
-from scaffolding import run_async
+from scaffolding import DEADLINE, Call, Issuer, run_async, running_loop
 
 
 @dataclass(frozen=True)
@@ -162,6 +166,49 @@ def _awaited(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+class Callers:
+    """Each call has a thread of its own; in aio, a loop of its own on that."""
+
+    def __init__(self, way: "Way") -> None:
+        self.way = way
+
+    def start(self, function: Any, *args: Any, **kwargs: Any) -> "Future[Any]":
+        """Call a function, and return what will have its outcome."""
+        future: Future[Any] = Future()
+
+        def run(future: "Future[Any]") -> None:
+            try:
+                future.set_result(self.way.call(function, *args, **kwargs))
+            except BaseException as error:
+                future.set_exception(error)
+            finally:
+                del future  # or the error's traceback would lead back to the error
+
+        Call(lambda: run(future))
+        return future
+
+    def start_many(self, count: int, function: Any, *args: Any, **kwargs: Any) -> list[Any]:
+        """Do it so often."""
+        return [self.start(function, *args, **kwargs) for _ in range(count)]
+
+
+class Tasks(Callers):
+    """Each call is a task of one loop, which runs on a thread of its own."""
+
+    def __init__(self, way: "Way", loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(way)
+        self.loop = loop
+
+    def start(self, function: Any, *args: Any, **kwargs: Any) -> "Future[Any]":
+        return asyncio.run_coroutine_threadsafe(function(*args, **kwargs), self.loop)
+
+
+def outcome(future: "Future[Any]") -> Any:
+    """Return what a call returned or raised, waiting for it."""
+    error = future.exception(DEADLINE)
+    return future.result() if error is None else error
+
+
 class Way:
     """One half of the package: its classes, and how to call what may have to be awaited."""
 
@@ -174,6 +221,14 @@ class Way:
 
     def call(self, function: Any, *args: Any, **kwargs: Any) -> Any:
         """Call a function and return its result."""
+        raise NotImplementedError
+
+    def callers(self) -> "contextlib.AbstractContextManager[Callers]":
+        """Return what uses a credential at once, for a ``with`` statement."""
+        raise NotImplementedError
+
+    def refresher(self, issuer: Issuer) -> Any:
+        """Return an issuer as a refresher."""
         raise NotImplementedError
 
     def twin(self, credential: Any) -> Any:
@@ -192,6 +247,12 @@ class Sync(Way):
     def call(self, function: Any, *args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs)
 
+    def callers(self) -> "contextlib.AbstractContextManager[Callers]":
+        return contextlib.nullcontext(Callers(self))
+
+    def refresher(self, issuer: Issuer) -> Any:
+        return issuer
+
     def twin(self, credential: Any) -> Any:
         return credential
 
@@ -209,6 +270,14 @@ class Aio(Way):
             return await function(*args, **kwargs)
 
         return run_async(await_it())
+
+    @contextlib.contextmanager
+    def callers(self) -> Iterator[Callers]:
+        with running_loop() as loop:
+            yield Tasks(self, loop)
+
+    def refresher(self, issuer: Issuer) -> Any:
+        return issuer.issue
 
     def twin(self, credential: Any) -> Any:
         return AsyncTwin(credential)

@@ -5,14 +5,13 @@ that callers, the background, the issuer, the service or the machine may do at a
 ends in :meth:`World.check`. Nothing here has a thread or a loop.
 """
 
-import copy
 import math
 from dataclasses import replace
 from typing import Any
 
 from azure.core.credentials import AccessToken
 
-from scaffolding import Clock, Schedule, TokenCache, rules, twin_of
+from scaffolding import Clock, Schedule, TokenCache, rules, twin_of, twin_of_refresh
 
 Action, Refresh = rules.Action, rules.Refresh
 
@@ -43,6 +42,8 @@ class World:
     :param proactive: Whether the background refreshes.
     """
 
+    OUTCOMES = "fresh", "same", "older", "expired", "refused", "failure", "busy", "abandoned"
+
     def __init__(self, life: float | None, *, proactive: bool, jitter: float = 0.0) -> None:
         self.clock = Clock()
         self.proactive = proactive
@@ -54,7 +55,7 @@ class World:
         self.refused: dict[str, float] = {}
         self.running: list[Caller] = []
         self.ended: Caller | None = None
-        self.futile: list[float] = []
+        self.futile: tuple[float, ...] = ()
         """When refreshes began since a token last came that expires later."""
         self.busy_until = -math.inf
         clock = self.clock.sources(lambda: jitter)
@@ -69,18 +70,23 @@ class World:
         self.check()
 
     def copy(self) -> "World":
-        """Return another world that is like this one, and goes its own way."""
+        """Return another world that is like this one, and goes its own way.
+
+        What is noted is replaced when it changes, so both have it; refreshes change themselves.
+        """
         twin: World = object.__new__(World)
         twin.__dict__.update(self.__dict__)
         twin.clock = Clock(self.clock.wall(), self.clock.mono())
         sources = twin.clock.sources(self.cache.clock.rand)
-        refreshes = {caller.refresh: copy.copy(caller.refresh) for caller in self.running}
-        for refresh in self.state.refreshes:
-            refreshes.setdefault(refresh, copy.copy(refresh))
-        twin.running = [Caller(refreshes[c.refresh], c.began_at) for c in self.running]
-        twin.deadlines, twin.expiries = self.deadlines.copy(), self.expiries.copy()
-        twin.refused, twin.futile = self.refused.copy(), self.futile.copy()
-        state = replace(self.state, refreshes=tuple(refreshes[r] for r in self.state.refreshes))
+        state = self.state
+        twin.running = []
+        if self.running or state.refreshes:
+            known = [caller.refresh for caller in self.running]
+            refreshes = {
+                refresh: twin_of_refresh(refresh) for refresh in (*known, *state.refreshes)
+            }
+            twin.running = [Caller(refreshes[c.refresh], c.began_at) for c in self.running]
+            state = replace(state, refreshes=tuple(refreshes[r] for r in state.refreshes))
         twin.schedule = Schedule(sources)
         twin.cache = twin_of(self.cache, state, sources, twin.schedule)
         return twin
@@ -94,9 +100,9 @@ class World:
     def note(self, token: AccessToken) -> None:
         """Note by when a token will have ended."""
         if self.expiries.get(token.token) != token.expires_on:
-            self.expiries[token.token] = token.expires_on
+            self.expiries = {**self.expiries, token.token: token.expires_on}
             left = token.expires_on - self.clock.wall()
-            self.deadlines[token.token] = self.clock.mono() + left
+            self.deadlines = {**self.deadlines, token.token: self.clock.mono() + left}
 
     def is_valid(self, token: AccessToken | None) -> bool:
         return (
@@ -148,7 +154,7 @@ class World:
         assert not same, "two refreshes for the same"
         self.running.append(Caller(request, mono))
         if request.claims is None:
-            self.futile.append(mono)
+            self.futile = (*self.futile, mono)
             if self.is_valid(held) and len(self.futile) > 1:
                 since = mono - self.futile[-2]
                 is_superseded = since >= 60
@@ -174,8 +180,6 @@ class World:
 
     def end(self, outcome: str, life: float = HOUR, index: int = 0, times: int = 1) -> None:
         """A refresh ends, the oldest one or another, perhaps late, perhaps twice."""
-        if index >= len(self.running):
-            return
         caller = self.running.pop(index)
         before, held = self.state, self.state.token
         is_late = caller.refresh not in before.refreshes
@@ -183,15 +187,15 @@ class World:
         for _ in range(times):
             self.cache.complete(caller.refresh, result)
         after = self.state
-        if outcome == "abandoned" and self.futile:
-            self.futile.pop()  # nothing was learned, so a caller may try at once
+        if outcome == "abandoned":
+            self.futile = self.futile[:-1]  # nothing was learned, so a caller may try at once
         if isinstance(result, BusyError) and not is_late and not self.closed:
             wait = float(result.response.headers["Retry-After"])  # type: ignore[attr-defined]
             self.busy_until = self.clock.mono() + wait
         if after.token is not None and after.token is not held:
             self.note(after.token)
             assert self.is_valid(after.token), "what can't be used was taken"
-            self.futile, self.busy_until = [], -math.inf
+            self.futile, self.busy_until = (), -math.inf
         if self.is_valid(held) and not self.closed:
             assert after.token is not None, "a good token was lost"
             if caller.refresh.claims is None or is_late:
@@ -228,14 +232,14 @@ class World:
 
     def give_up_waiting(self) -> None:
         """Somebody has waited for the oldest refresh for as long as it may take."""
-        if self.running and not self.closed:
+        if not self.closed:
             caller = self.running[0]
             held = self.state.token
             decision = self.cache.begin(Refresh(caller.refresh.claims), caller.refresh)
             if decision.action is Action.LEAD:
                 assert not self.cache.is_in_progress(caller.refresh) or self.is_lost(caller)
                 self.running.append(Caller(decision.refresh, self.clock.mono()))
-                self.futile.append(self.clock.mono())
+                self.futile = (*self.futile, self.clock.mono())
             elif decision.action is Action.RETURN:
                 assert self.is_valid(decision.token)
             elif caller.refresh.claims is None:
@@ -247,23 +251,22 @@ class World:
 
     def lose(self) -> None:
         """The leader of the oldest refresh is gone: its loop has stopped, its process forked."""
-        if self.running:
-            caller = self.running.pop(0)
-            caller.refresh.process = -1
-            assert self.is_lost(caller)
-            if self.futile:
-                self.futile.pop()
+        caller = self.running.pop(0)
+        caller.refresh.process = -1
+        assert self.is_lost(caller)
+        self.futile = self.futile[:-1]
         self.check()
 
     def refuse(self) -> None:
         """The service refuses the current token, and one that is not current any more."""
         held = self.state.token
         self.cache.invalidate("another")
+        assert self.state.token is held, "another token was refused"
         if held is not None:
             self.cache.invalidate(held.token)
             if not self.closed:
-                self.refused[held.token] = held.expires_on
-                self.futile = []
+                self.refused = {**self.refused, held.token: held.expires_on}
+                self.futile = ()
                 assert self.state.token is None
         self.check()
 
@@ -289,21 +292,49 @@ class World:
         self.closed = True
         self.check()
 
-    def go_to(self, what: str, offset: float) -> None:
-        """Go to just before or just after a moment that matters."""
+    def until(self, what: str) -> float:
+        """Return in how many seconds a moment comes that matters."""
         state, now = self.state, self.cache.clock.now()
         left = rules.life_left(state, now)
-        moments = {
-            "due": self.schedule.delay() if self.proactive else left - state.next_left,
-            "window": left - state.window,
-            "expiry": left,
-            "hold": state.hold_until - now.mono,
-            "deadline": min((r.deadline_at - now.mono for r in state.refreshes), default=0),
-        }
-        seconds = moments[what] + offset
-        if 0 < seconds < 10 * 86_400:
-            self.clock.advance(seconds)
-        self.check()
+        if what == "due":
+            return self.schedule.delay() if self.proactive else left - state.next_left
+        if what == "hold":
+            return state.hold_until - now.mono
+        if what == "deadline":
+            return min((r.deadline_at - now.mono for r in state.refreshes), default=0)
+        return left - state.window if what == "window" else left
+
+    def let_an_hour_pass(self) -> None:
+        """The issuer is down for an hour; then, if no token is valid, the background gets one."""
+        self.end_all("failure")
+        end, looks, tries = self.clock.mono() + HOUR, 0, 0
+        while self.proactive and self.clock.mono() < end:
+            tries += self.look("failure")
+            looks += 1
+            assert looks <= HOUR / 30 + 2 * HOUR / FLOOR, "a tight loop"
+        assert tries <= HOUR / FLOOR + 1
+        if not self.proactive:
+            self.pass_time(HOUR)
+        elif not self.is_valid(self.state.token):
+            assert tries >= 1, "the chain has ended"
+            for _ in range(30):
+                self.look("fresh")
+            assert self.is_valid(self.state.token), "the chain has ended"
+
+    def look(self, outcome: str) -> int:
+        """The background sleeps as long as it may, and a refresh that it starts ends at once."""
+        self.clock.advance(max(self.schedule.delay(), 0.001))
+        self.tick()
+        return self.end_all(outcome)
+
+    def end_all(self, outcome: str) -> int:
+        """All refreshes end in the same way; return how many have been started in the meantime."""
+        count = 0
+        while self.running:
+            self.end(outcome)
+            count += 1
+            assert count < 20, "a failure leads to the next refresh at once"
+        return count
 
     # What must hold.
 

@@ -23,7 +23,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from contextvars import Context
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any, Generic, TypeVar
 
 import pytest
@@ -44,6 +44,8 @@ Scheduler, Workers = sync_scheduler.Scheduler, sync_scheduler.Workers
 LoopScheduler = aio_scheduler.LoopScheduler
 
 DEADLINE = 30  # seconds of real time that pass only where a test fails
+
+_CODE = (type, ModuleType, FunctionType, CodeType)
 
 T = TypeVar("T")
 E = TypeVar("E", bound=cache_module.CachedTokenCredential)
@@ -141,6 +143,14 @@ def twin_of(
     return twin
 
 
+def twin_of_refresh(refresh: rules.Refresh) -> rules.Refresh:
+    """Return a refresh that is as far as this one."""
+    twin = object.__new__(rules.Refresh)
+    for name in rules.Refresh.__slots__:
+        setattr(twin, name, getattr(refresh, name))
+    return twin
+
+
 class Item:
     """What a schedule needs of a cache: a state that says when it is due.
 
@@ -223,20 +233,32 @@ def count_waiting(cls: type[E]) -> tuple[type[E], Tally]:
     return type(cls.__name__, (cls,), {"__slots__": (), "__init__": construct}), counted
 
 
+class Late:
+    """A step of an issuer's script that is taken when it is released, and not before."""
+
+    def __init__(self, step: Any) -> None:
+        self.step = step
+        self.gate: Future[None] = Future()
+
+    def release(self) -> None:
+        """Let the call go on."""
+        self.gate.set_result(None)
+
+
 class Issuer:
     """A refresher that follows a script and counts its calls.
 
     ``Issuer(...)`` itself is a synchronous refresher, its method ``issue`` an asynchronous one.
     Each call takes the next step of the script: an exception (or its class) is raised, a function
-    is called, anything else is returned. Once the script is over, every call returns a new token
-    that lives for ``life`` seconds. Between :meth:`hold` and :meth:`release` calls are counted,
-    but do not return.
+    is called, what is :class:`Late` is waited for, anything else is returned. Once the script is
+    over, every call returns a new token that lives for ``life`` seconds. Between :meth:`hold` and
+    :meth:`release` calls are counted, but do not return.
     """
 
     def __init__(
         self, *script: Any, life: float = 3600, wall: Callable[[], float] = time.time
     ) -> None:
-        self._script = list(script)
+        self.script = list(script)
         self._life = life
         self._wall = wall
         self._calls = Tally()
@@ -261,22 +283,27 @@ class Issuer:
         self._gate.set_result(None)
 
     def __call__(self) -> Any:
-        number = self._calls.count()
-        self._gate.result(DEADLINE)
-        return self._step(number)
+        gate, step = self._begin()
+        gate.result(DEADLINE)
+        return self._take(step)
 
     async def issue(self) -> Any:
         """Do the same as a coroutine, awaiting what a function of the script returns."""
-        number = self._calls.count()
-        if not self._gate.done():  # shielded, for a cancelled call would cancel the gate
-            await asyncio.shield(asyncio.wrap_future(self._gate))
-        value = self._step(number)
+        gate, step = self._begin()
+        if not gate.done():  # shielded, for a cancelled call would cancel the gate
+            await asyncio.shield(asyncio.wrap_future(gate))
+        value = self._take(step)
         return await value if inspect.isawaitable(value) else value
 
-    def _step(self, number: int) -> Any:
-        if number > len(self._script):
-            return make_token(self._wall() + self._life)
-        step = self._script[number - 1]
+    def _begin(self) -> "tuple[Future[None], Any]":
+        """Count a call; return what it waits for, and its step."""
+        number = self._calls.count()
+        if number > len(self.script):
+            return self._gate, lambda: make_token(self._wall() + self._life)
+        step = self.script[number - 1]
+        return (step.gate, step.step) if isinstance(step, Late) else (self._gate, step)
+
+    def _take(self, step: Any) -> Any:
         if isinstance(step, BaseException) or (
             isinstance(step, type) and issubclass(step, BaseException)
         ):
@@ -463,12 +490,51 @@ def clock_loop(clock: Clock) -> Iterator[ClockLoop]:
     try:
         yield loop
     finally:
-        tasks = asyncio.all_tasks(loop)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            loop.run_until_complete(asyncio.wait(tasks))
-        loop.close()
+        end_loop(loop)
+
+
+@contextlib.contextmanager
+def running_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """Yield a loop that runs on a thread of its own; cancel in the end what runs on it."""
+    loop = asyncio.new_event_loop()
+    thread = Call(loop.run_forever)
+    try:
+        yield loop
+    finally:
+        if loop.is_running():
+            stop_loop(loop)
+        thread.settle()
+        end_loop(loop)
+
+
+def stop_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Stop a loop that runs on another thread, in the middle of whatever it does."""
+    loop.call_soon_threadsafe(loop.stop)
+    wait_until(lambda: not loop.is_running())
+
+
+def end_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Cancel what runs on a loop that has stopped, and close it."""
+    tasks = set() if loop.is_closed() else asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        loop.run_until_complete(asyncio.wait(tasks))
+    loop.close()
+
+
+def reachable(root: object) -> Iterator[object]:
+    """Yield everything that an object refers to, directly or not, except code and modules."""
+    seen: set[int] = set()
+    todo = [root]
+    while todo:
+        thing = todo.pop()
+        is_global = isinstance(thing, dict) and "__builtins__" in thing
+        if id(thing) in seen or is_global or isinstance(thing, _CODE):
+            continue
+        seen.add(id(thing))
+        yield thing
+        todo.extend(gc.get_referents(thing))
 
 
 class ThreadWatch:

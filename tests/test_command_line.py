@@ -12,9 +12,9 @@ import pytest
 from azure.communication.common.__main__ import main
 from azure.communication.identity import CommunicationIdentityClient
 from azure.core.pipeline.transport import RequestsTransport
-from scaffolding import make_token
 
 from local_service import LocalService
+from scaffolding import make_token
 
 CASES = json.loads((Path(__file__).parent / "conformance" / "tokens.json").read_text())
 RAW_IDS = json.loads((Path(__file__).parent / "conformance" / "raw_ids.json").read_text("utf-8"))

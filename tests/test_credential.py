@@ -2,10 +2,10 @@
 
 import asyncio
 import copy
-import inspect
 import logging
 import pickle
 import time
+import traceback
 
 import pytest
 from azure.communication.common import AzureCommunicationTokenCredential, aio
@@ -18,23 +18,15 @@ from azure.core.credentials import (
 )
 from azure.core.credentials_async import AsyncSupportsTokenInfo, AsyncTokenCredential
 
+from fake_transport import WAYS
 from scaffolding import Clock, InlineWorkers, Issuer, install, make_token, on_clock, threadless
 
 Async = aio.CommunicationTokenCredential
 
 
-def do(result):
-    """Return a result, of whichever credential it comes."""
-    if not inspect.isawaitable(result):
-        return result
-
-    async def wait():
-        return await result
-
-    return asyncio.run(wait())
-
-
-both = pytest.mark.parametrize("credential_type", [Sync, Async], ids=["sync", "aio"])
+@pytest.fixture(params=list(WAYS))
+def way(request):
+    return WAYS[request.param]
 
 
 def a_token(life=3600):
@@ -52,7 +44,6 @@ def test_the_credentials_are_what_azure_core_asks_for():
     assert aio.AzureCommunicationTokenCredential is Async
 
 
-@both
 @pytest.mark.parametrize(
     "wrap",
     [
@@ -62,16 +53,16 @@ def test_the_credentials_are_what_azure_core_asks_for():
     ],
     ids=["str", "AccessToken", "AccessTokenInfo"],
 )
-def test_a_token_comes_in_three_types_and_goes_out_in_two(credential_type, wrap):
+def test_a_token_comes_in_three_types_and_goes_out_in_two(way, wrap):
     """Whatever was passed or returned by the refresher, get_token gives an AccessToken."""
     text = a_token()
     for credential in (
-        credential_type(wrap(text)),
-        credential_type(wrap(text), token_refresher=lambda: pytest.fail("not needed")),
-        credential_type(token_refresher=lambda: wrap(text)),
+        way.Credential(wrap(text)),
+        way.Credential(wrap(text), token_refresher=lambda: pytest.fail("not needed")),
+        way.Credential(token_refresher=lambda: wrap(text)),
     ):
-        token = do(credential.get_token())
-        info = do(credential.get_token_info())
+        token = way.call(credential.get_token)
+        info = way.call(credential.get_token_info)
         assert type(token).__mro__[1] is AccessToken
         assert isinstance(info, AccessTokenInfo)
         assert token.token == info.token == text
@@ -80,13 +71,14 @@ def test_a_token_comes_in_three_types_and_goes_out_in_two(credential_type, wrap)
         assert info.token_type == "Bearer"
 
 
-@both
-def test_scopes_are_accepted_and_not_needed(credential_type):
+def test_scopes_are_accepted_and_not_needed(way):
     """Communication clients pass none, others theirs."""
-    credential = credential_type(a_token())
+    credential = way.Credential(a_token())
     for scopes in ((), ("https://communication.azure.com//.default",), ("a", "b")):
-        token = do(credential.get_token(*scopes, claims=None, tenant_id=None, enable_cae=False))
-        assert do(credential.get_token_info(*scopes, options={})).token == token.token
+        token = way.call(
+            credential.get_token, *scopes, claims=None, tenant_id=None, enable_cae=False
+        )
+        assert way.call(credential.get_token_info, *scopes, options={}).token == token.token
 
 
 def refresher():
@@ -101,7 +93,6 @@ class Entra:
 ENDPOINT = "https://contoso.communication.azure.com"
 
 
-@both
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
@@ -132,85 +123,77 @@ ENDPOINT = "https://contoso.communication.azure.com"
         ({"scopes": ["s"]}, r"resource_endpoint is missing"),
     ],
 )
-def test_what_makes_no_form_is_a_type_error_that_names_the_argument(
-    credential_type, arguments, error
-):
+def test_what_makes_no_form_is_a_type_error_that_names_the_argument(way, arguments, error):
     """Three forms, told apart by their arguments; nothing is ignored."""
     if arguments.get("token") == "T":
         arguments = {**arguments, "token": a_token()}
     with pytest.raises(TypeError, match=error):
-        credential_type(**arguments)
+        way.Credential(**arguments)
 
 
-@both
 @pytest.mark.parametrize("lifetime", [0, -1, 0.9, float("nan"), float("inf"), 1e12])
-def test_a_lifetime_that_is_no_time_is_refused(credential_type, lifetime):
+def test_a_lifetime_that_is_no_time_is_refused(way, lifetime):
     """A token cannot live for no time, or for ever."""
     with pytest.raises(ValueError, match="undecodable_token_lifetime must be at least 1 second"):
-        credential_type("opaque", undecodable_token_lifetime=lifetime)
+        way.Credential("opaque", undecodable_token_lifetime=lifetime)
 
 
-@both
-def test_a_text_that_is_no_token_is_refused_at_construction(credential_type):
+def test_a_text_that_is_no_token_is_refused_at_construction(way):
     """With the remedy, and from the refresher just so."""
     with pytest.raises(ValueError, match=r"^token is not a JWT.*pass the bare JWT"):
-        credential_type("Bearer abc")
-    credential = credential_type(token_refresher=lambda: "Bearer abc")
+        way.Credential("Bearer abc")
+    credential = way.Credential(token_refresher=lambda: "Bearer abc")
     with pytest.raises(ValueError, match=r"^The result of token_refresher is not a JWT"):
-        do(credential.get_token())
+        way.call(credential.get_token)
 
 
-@both
-def test_a_lifetime_admits_opaque_tokens_from_the_start_and_from_the_refresher(credential_type):
+def test_a_lifetime_admits_opaque_tokens_from_the_start_and_from_the_refresher(way):
     """It applies to the first token and to every later one."""
     clock = Clock(wall=1000.0)
-    credential = on_clock(credential_type, clock)(
+    credential = on_clock(way.Credential, clock)(
         "opaque1", token_refresher=lambda: "opaque2", undecodable_token_lifetime=60
     )
-    assert do(credential.get_token()) == ("opaque1", 1060)
+    assert way.call(credential.get_token) == ("opaque1", 1060)
     clock.advance(30)
-    assert do(credential.get_token()) == ("opaque2", 1090)
+    assert way.call(credential.get_token) == ("opaque2", 1090)
 
 
-@both
-def test_a_static_token_is_returned_expired_or_not_with_one_warning(credential_type, caplog):
+def test_a_static_token_is_returned_expired_or_not_with_one_warning(way, caplog):
     """The service is the one to refuse it; the log says once what to do."""
     clock = Clock()
     text = make_token(clock.wall() + 10)
-    credential = on_clock(credential_type, clock)(text)
-    assert do(credential.get_token_info()).refresh_on is None
+    credential = on_clock(way.Credential, clock)(text)
+    assert way.call(credential.get_token_info).refresh_on is None
     clock.advance(9.9)
-    assert do(credential.get_token()).token == text
+    assert way.call(credential.get_token).token == text
     assert caplog.records == []
     clock.advance(0.1)
     for _ in range(3):
-        assert do(credential.get_token()).token == text
-        assert do(credential.get_token(claims="c")).token == text
+        assert way.call(credential.get_token).token == text
+        assert way.call(credential.get_token, claims="c").token == text
     credential.invalidate_token(text)
-    assert do(credential.get_token_info()).token == text
+    assert way.call(credential.get_token_info).token == text
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert "pass a token_refresher" in record.getMessage()
 
 
-@both
-def test_a_static_credential_that_expired_before_it_was_made_still_works(credential_type):
+def test_a_static_credential_that_expired_before_it_was_made_still_works(way):
     """Construction does not judge the token's time."""
     text = make_token(10)
-    assert do(credential_type(text).get_token()) == (text, 10)
+    assert way.call(way.Credential(text).get_token) == (text, 10)
 
 
-@both
-def test_one_failed_try_is_logged_once_with_its_reason(credential_type, caplog):
+def test_one_failed_try_is_logged_once_with_its_reason(way, caplog):
     """At WARNING, with the traceback of the failure and the time of the next try."""
     clock = Clock()
     issuer = Issuer(ConnectionError("down"), wall=clock.wall)
-    credential = on_clock(credential_type, clock)(
+    credential = on_clock(way.Credential, clock)(
         make_token(clock.wall() + 100), token_refresher=issuer
     )
     clock.advance(50)
     for _ in range(5):
-        do(credential.get_token())
+        way.call(credential.get_token)
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert record.getMessage() == (
@@ -221,18 +204,16 @@ def test_one_failed_try_is_logged_once_with_its_reason(credential_type, caplog):
     assert issuer.calls == 1
 
 
-@both
-def test_a_refresh_is_told_at_debug(credential_type, caplog):
+def test_a_refresh_is_told_at_debug(way, caplog):
     """Routine is for those who look for it."""
     caplog.set_level(logging.DEBUG)
-    do(credential_type(token_refresher=refresher).get_token())
+    way.call(way.Credential(token_refresher=refresher).get_token)
     assert [
         record.levelname for record in caplog.records if "valid for" in record.getMessage()
     ] == ["DEBUG"]
 
 
-@both
-def test_the_caller_gets_the_original_exception_of_its_own_refresh(credential_type):
+def test_the_caller_gets_the_original_exception_of_its_own_refresh(way):
     """With no valid token, what the refresher raised comes out as it is."""
     failure = ConnectionError("down")
 
@@ -240,20 +221,19 @@ def test_the_caller_gets_the_original_exception_of_its_own_refresh(credential_ty
         raise failure
 
     with pytest.raises(ConnectionError) as caught:
-        do(credential_type(token_refresher=fail).get_token())
+        way.call(way.Credential(token_refresher=fail).get_token)
     assert caught.value is failure
 
 
-@both
-def test_inside_a_hold_the_last_error_comes_again_and_says_until_when(credential_type):
+def test_inside_a_hold_the_last_error_comes_again_and_says_until_when(way):
     """As another object, with a note on Pythons that have notes."""
     clock = Clock()
     issuer = Issuer(*[ConnectionError("down")] * 2, wall=clock.wall)
-    credential = on_clock(credential_type, clock)(token_refresher=issuer)
+    credential = on_clock(way.Credential, clock)(token_refresher=issuer)
     errors = []
     for _ in range(4):
         with pytest.raises(ConnectionError, match="down") as caught:
-            do(credential.get_token())
+            way.call(credential.get_token)
         errors.append(caught.value)
     assert issuer.calls == 2
     assert errors[2] is not errors[3]
@@ -261,38 +241,38 @@ def test_inside_a_hold_the_last_error_comes_again_and_says_until_when(credential
     assert notes == ["The next refresh is tried in 0.5 seconds."]
 
 
-@both
-def test_options_of_get_token_info_are_those_of_get_token(credential_type):
+def test_options_of_get_token_info_are_those_of_get_token(way):
     """Claims come either way and force a refresh."""
     issuer = Issuer()
-    credential = credential_type(token_refresher=issuer)
-    first = do(credential.get_token_info(options={"enable_cae": True, "tenant_id": "t"})).token
-    assert do(credential.get_token(enable_cae=True)).token == first
-    second = do(credential.get_token_info(options={"claims": "c"})).token
+    credential = way.Credential(token_refresher=issuer)
+    first = way.call(
+        credential.get_token_info, options={"enable_cae": True, "tenant_id": "t"}
+    ).token
+    assert way.call(credential.get_token, enable_cae=True).token == first
+    second = way.call(credential.get_token_info, options={"claims": "c"}).token
     assert second != first
-    assert do(credential.get_token(claims="c")).token == second
-    assert do(credential.get_token(claims="")).token == second
+    assert way.call(credential.get_token, claims="c").token == second
+    assert way.call(credential.get_token, claims="").token == second
     assert issuer.calls == 2
 
 
-@both
 @pytest.mark.parametrize("form", ["static", "callback", "proactive"])
-def test_closing_is_final_in_every_form(credential_type, form):
+def test_closing_is_final_in_every_form(way, form):
     """Closing again is fine, using or entering it again is not, and the token is gone."""
     arguments = {"token_refresher": refresher} if form != "static" else {}
     if form == "proactive":
         arguments["proactive_refresh"] = True
     text = a_token()
-    credential = credential_type(text, **arguments)
-    assert do(credential.get_token()).token == text
-    do(credential.close())
-    do(credential.close())
+    credential = way.Credential(text, **arguments)
+    assert way.call(credential.get_token).token == text
+    way.call(credential.close)
+    way.call(credential.close)
     with pytest.raises(RuntimeError, match="The credential has been closed"):
-        do(credential.get_token())
+        way.call(credential.get_token)
     with pytest.raises(RuntimeError, match="closed"):
-        do(credential.get_token_info(options={"claims": "c"}))
+        way.call(credential.get_token_info, options={"claims": "c"})
     with pytest.raises(RuntimeError, match="closed"):
-        do((getattr(credential, "__enter__", None) or credential.__aenter__)())
+        way.call(getattr(credential, "__enter__", None) or credential.__aenter__)
     credential.invalidate_token(text)
     assert text not in repr(vars_of(credential))
 
@@ -331,30 +311,48 @@ def test_async_with_closes_the_asynchronous_credential():
     asyncio.run(run())
 
 
-@both
-def test_a_credential_shows_its_state_and_nothing_else(credential_type):
+def test_a_credential_shows_its_state_and_nothing_else(way):
     """The repr is for logs."""
-    credential = credential_type(AccessToken("secret", 10))
+    credential = way.Credential(AccessToken("secret", 10))
     assert repr(credential) == "<CommunicationTokenCredential: expires_on=10>"
-    do(credential.close())
+    way.call(credential.close)
     assert repr(credential) == "<CommunicationTokenCredential: closed>"
-    credential = credential_type(token_refresher=refresher)
+    credential = way.Credential(token_refresher=refresher)
     assert repr(credential) == "<CommunicationTokenCredential: no token yet>"
 
 
-@both
+def test_a_credential_whose_constructor_failed_can_be_shown(way):
+    """By whatever shows the variables of the frame that failed, such as a debugger."""
+    unfinished = way.Credential.__new__(way.Credential)
+    assert repr(unfinished) == "<CommunicationTokenCredential: not constructed>"
+    with pytest.raises(ValueError, match="not a JWT") as caught:
+        way.Credential("rubbish")
+    shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    assert repr(unfinished) in "".join(shown.format())
+
+
+@pytest.mark.parametrize("kind", [AccessToken, AccessTokenInfo])
+def test_a_token_object_is_shown_without_its_token(way, kind):
+    """What azure-core's classes would print, ours keep to themselves."""
+    given = kind("opaque-secret", int(time.time()) + 3600)
+    assert "opaque-secret" in repr(given)
+    credential = way.Credential(given)
+    assert "opaque-secret" not in repr(way.call(credential.get_token))
+    assert "opaque-secret" not in repr(way.call(credential.get_token_info))
+    assert way.call(credential.get_token).token == "opaque-secret"
+
+
 @pytest.mark.parametrize("duplicate", [pickle.dumps, copy.copy, copy.deepcopy])
-def test_a_credential_is_neither_pickled_nor_copied(credential_type, duplicate):
-    """The secret would travel and the lock could not; the error says what to do."""
+def test_a_credential_is_neither_pickled_nor_copied(way, duplicate):
+    """The secret would travel, and the waiters could not; the error says what to do."""
     with pytest.raises(TypeError, match="Create one in each process"):
-        duplicate(credential_type(a_token()))
+        duplicate(way.Credential(a_token()))
 
 
-@both
-def test_an_unknown_attribute_is_refused(credential_type):
+def test_an_unknown_attribute_is_refused(way):
     """Slots catch the typing error that a dictionary would take."""
     with pytest.raises(AttributeError):
-        credential_type(a_token()).token_refresher = refresher
+        way.Credential(a_token()).token_refresher = refresher
 
 
 def test_an_async_refresher_is_refused_by_the_synchronous_class():

@@ -31,8 +31,6 @@ from fake_transport import WAYS, Answer, Way
 from local_service import Answer as Scripted
 from local_service import LocalService
 from scaffolding import (
-    source_of,
-    state_of,
     Clock,
     InlineWorkers,
     call_together,
@@ -40,6 +38,8 @@ from scaffolding import (
     make_token,
     on_clock,
     run_async,
+    source_of,
+    state_of,
     threadless,
     turn_until,
 )

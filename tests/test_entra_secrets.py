@@ -27,9 +27,9 @@ from azure.core.exceptions import (
     ServiceRequestError,
     ServiceResponseError,
 )
-from scaffolding import make_token, run_async, turn_until
 
 from fake_transport import WAYS, Answer, Way
+from scaffolding import make_token, run_async, turn_until
 
 ENDPOINT = "https://contoso.communication.azure.com"
 CHALLENGE = 'Bearer error="insufficient_claims", claims="eyJhIjoxfQ"'

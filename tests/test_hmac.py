@@ -544,6 +544,14 @@ def test_plain_http_does_not_go_through_a_proxy(
             sign(request, signer, enforce_https=False, **options)
 
 
+def test_plain_http_to_an_ipv6_address_may_bypass_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``NO_PROXY`` has such addresses without brackets."""
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy.example")
+    monkeypatch.setenv("NO_PROXY", "::1")
+    request = HttpRequest("GET", "http://[::1]:8080/a")
+    assert "Authorization" in sign(request, policy("[::1]:8080"), enforce_https=False)
+
+
 STORAGE = [".asm.skype.com", "one.example.com"]
 
 
@@ -624,8 +632,10 @@ def test_a_redirect_between_the_hosts_is_signed_for_each(number: int) -> None:
 
 def test_without_further_hosts_a_header_of_the_callers_stays() -> None:
     """They may have their own reasons."""
+    host = "contoso.communication.azure.com"
+    request = HttpRequest("GET", f"{ENDPOINT}/a", headers={"x-ms-host": host})
+    assert sign(request)["x-ms-host"] == host
     request = HttpRequest("GET", f"{ENDPOINT}/a", headers={"x-ms-host": "h"})
-    assert sign(request)["x-ms-host"] == "h"
     signer = HMACCredentialsPolicy(ENDPOINT, KEY, additional_hosts=STORAGE)
     assert sign(request, signer)["x-ms-host"] == "h"
 
@@ -663,6 +673,15 @@ def test_a_form_that_transports_send_differently_is_refused(request_: Any) -> No
     with pytest.raises(TypeError, match=r"str, int, float or lists of them") as caught:
         sign(request_)
     assert len(str(caught.value)) < 200
+
+
+def test_a_form_may_have_tuples() -> None:
+    """They are sent as lists are."""
+    hashes = [
+        sign(legacy_form({"a": values}))["x-ms-content-sha256"]
+        for values in (["x", "y"], ("x", "y"))
+    ]
+    assert hashes == ["9TY4rOPusKjy9NfiQBWczfQjVqzZTA/UZmN3s6IvGVY="] * 2
 
 
 def test_a_url_that_is_too_long_is_refused() -> None:

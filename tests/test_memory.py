@@ -1,32 +1,57 @@
-"""What the garbage collector does to credentials, and finalizers to those who hold a lock."""
+"""What credentials keep alive and leave behind, and what the garbage collector does to them."""
 
 import asyncio
+import contextvars
 import gc
+import inspect
+import json
+import logging
+import sys
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from types import FrameType, TracebackType
 from typing import Any
 
+import aiohttp
+import httpx
 import pytest
+import requests
 from azure.communication.common import CommunicationTokenCredential, aio
+from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
+from azure.core.rest import HttpRequest
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
 
+from fake_transport import WAYS, Answer, Callers, FakeResponse, Way, outcome
 from scaffolding import (
     Call,
     Clock,
     Fault,
+    InlineWorkers,
     Issuer,
     aio_credential,
     aio_scheduler,
     armed_caches,
     cache_of,
+    count_waiting,
     make_token,
     manual_scheduler,
     on_clock,
+    reachable,
     run_async,
     state_of,
     turn_until,
     wait_until,
 )
+
+SECRET = "a secret that is longer than what may be kept of a text: " + "x" * 256
+
+
+@pytest.fixture(params=list(WAYS))
+def way(request: pytest.FixtureRequest) -> Way:
+    return WAYS[request.param]
 
 
 @pytest.fixture
@@ -37,22 +62,18 @@ def clock() -> Clock:
 class Owner:
     """A client that makes its own credential, whose refresher is a method of the client's."""
 
-    def __init__(self, make: Callable[..., Any], clock: Clock) -> None:
-        self.clock = clock
-        self.is_away = False
-        self.credential = make(
-            make_token(clock.wall() + 3_600), token_refresher=self.refresh, proactive_refresh=True
+    def __init__(self, way: Way, clock: Clock, **options: Any) -> None:
+        self.issuer = Issuer(wall=clock.wall)
+        refresher = self.refresh if way is WAYS["sync"] else self.refresh_async
+        self.credential = on_clock(way.Credential, clock)(
+            make_token(clock.wall() + 3_600), token_refresher=refresher, **options
         )
 
-    def refresh(self) -> str:
-        if self.is_away:
-            raise ConnectionError
-        return make_token(self.clock.wall() + 3_600)
+    def refresh(self) -> Any:
+        return self.issuer()
 
-
-class AsyncOwner(Owner):
-    async def refresh(self) -> str:  # type: ignore[override]
-        return super().refresh()
+    async def refresh_async(self) -> Any:
+        return await self.issuer.issue()
 
 
 # ---- Dropped credentials
@@ -61,7 +82,7 @@ class AsyncOwner(Owner):
 def test_credentials_that_are_dropped_without_close_are_collected(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two thousand leave no entry behind and call no refresher."""
+    """Two hundred leave no entry behind and call no refresher."""
     scheduler = manual_scheduler(monkeypatch, clock)
     issuer = Issuer(wall=clock.wall)
     credential_type = on_clock(CommunicationTokenCredential, clock)
@@ -69,7 +90,7 @@ def test_credentials_that_are_dropped_without_close_are_collected(
         credential_type(
             make_token(clock.wall() + 3_600), token_refresher=issuer, proactive_refresh=True
         )
-        for _ in range(2_000)
+        for _ in range(200)
     ]
     kept = credentials[7]
     references = [weakref.ref(credential) for credential in credentials]
@@ -97,7 +118,7 @@ def test_aio_credentials_that_are_dropped_without_close_are_collected(clock: Clo
                 token_refresher=issuer.issue,
                 proactive_refresh=True,
             )
-            for _ in range(2_000)
+            for _ in range(200)
         ]
         await asyncio.gather(*(credential.get_token() for credential in credentials))
         references = [weakref.ref(credential) for credential in credentials]
@@ -111,52 +132,46 @@ def test_aio_credentials_that_are_dropped_without_close_are_collected(clock: Clo
     assert issuer.calls == 0
 
 
-@pytest.mark.parametrize("use", ["unused", "refreshed", "failed"])
+@pytest.mark.parametrize(
+    "use", ["unused", "used", "refreshed", "failed", "failed early", "invalidated"]
+)
+@pytest.mark.parametrize("proactive", [False, True], ids=["on demand", "proactive"])
 def test_a_client_with_its_credential_and_its_method_is_collected(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch, use: str
+    way: Way,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    use: str,
+    proactive: bool,
 ) -> None:
-    """A refresher that is a method of the owner makes a circle, and no more than that."""
+    """A refresher that is a method of the owner makes a circle, and nothing else holds it."""
     scheduler = manual_scheduler(monkeypatch, clock)
-    owner = Owner(on_clock(CommunicationTokenCredential, clock), clock)
-    if use == "failed":
-        clock.advance(3_700)
-        owner.is_away = True
-        with pytest.raises(ConnectionError):
-            owner.credential.get_token()
-    elif use == "refreshed":
-        clock.advance(3_000)
-        scheduler.run_due()  # by a worker, which then idles
-        clock.advance(700)
-        owner.credential.get_token()
-    reference = weakref.ref(owner)
-    del owner
-    wait_until(lambda: gc.collect() >= 0 and reference() is None)
+    caplog.set_level(logging.CRITICAL)  # or a record would keep a failure with its traceback
+
+    def play(callers: Callers) -> "weakref.ref[Owner]":
+        owner = Owner(way, clock, proactive_refresh=proactive)
+        ask = owner.credential.get_token
+        if use in ("refreshed", "failed"):
+            clock.advance(3_700)
+            if use == "failed":
+                owner.issuer.script += [ConnectionError] * 2
+                assert isinstance(outcome(callers.start(ask)), ConnectionError)
+                assert isinstance(outcome(callers.start(ask)), ConnectionError)
+        elif use == "failed early":
+            clock.advance(3_500)
+            owner.issuer.script.append(ConnectionError)
+            outcome(callers.start(ask))
+        elif use == "invalidated":
+            owner.credential.invalidate_token(outcome(callers.start(ask)).token)
+        if use != "unused":
+            outcome(callers.start(ask))
+        return weakref.ref(owner)
+
+    with way.callers() as callers:
+        reference = play(callers)
+        wait_until(lambda: gc.collect() >= 0 and reference() is None)
     scheduler.run_due()
     assert len(scheduler.schedule) == 0
-
-
-@pytest.mark.parametrize("use", ["unused", "refreshed", "failed"])
-def test_an_aio_client_with_its_credential_and_its_method_is_collected(
-    clock: Clock, use: str
-) -> None:
-    """The same on an event loop that goes on running."""
-
-    async def main() -> None:
-        owner = AsyncOwner(on_clock(aio.CommunicationTokenCredential, clock), clock)
-        await owner.credential.get_token()
-        if use == "failed":
-            clock.advance(3_700)
-            owner.is_away = True
-            with pytest.raises(ConnectionError):
-                await owner.credential.get_token()
-        elif use == "refreshed":
-            clock.advance(3_700)
-            await owner.credential.get_token()
-        reference = weakref.ref(owner)
-        del owner
-        await turn_until(lambda: gc.collect() >= 0 and reference() is None)
-
-    run_async(main())
 
 
 def test_a_dropped_credential_with_a_refresh_under_way_is_collected_after_it(
@@ -202,22 +217,267 @@ def test_an_aio_refresh_under_way_ends_for_a_credential_that_was_dropped(clock: 
     assert issuer.calls == 1
 
 
-def test_a_failure_keeps_nothing_of_the_refresher_alive(clock: Clock) -> None:
-    """The failure that a credential remembers has no traceback, which holds variables."""
-    left: list[weakref.ref[set[int]]] = []
+# ---- What is left behind
 
-    def refresh() -> str:
-        response = {200}
-        left.append(weakref.ref(response))
-        raise ConnectionError
 
-    credential = on_clock(CommunicationTokenCredential, clock)(token_refresher=refresh)
-    for _ in range(5):
-        with pytest.raises(ConnectionError):
-            credential.get_token()
-    assert len(left) == 2
+class Down(Exception):
+    """What the refresher raises; the circles that lead to one are of the package's making."""
+
+
+@pytest.fixture
+def left_behind() -> Iterator[Callable[[], list[object]]]:
+    """A function that returns what of this package the collector finds from now on."""
     gc.collect()
-    assert [reference() for reference in left] == [None, None]
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+
+    def collect() -> list[object]:
+        gc.collect()
+        ours = [thing for thing in gc.garbage if is_ours(thing)]
+        gc.garbage.clear()
+        return ours
+
+    yield collect
+    gc.set_debug(0)
+    gc.garbage.clear()
+    gc.enable()
+
+
+def is_ours(thing: object) -> bool:
+    """Tell whether it is an instance of a class of the package's, or leads to its code."""
+    code = getattr(thing, "f_code", None) or getattr(thing, "__code__", None)
+    module = "azure.communication.common"
+    is_code = code is not None and module.replace(".", "/") in code.co_filename
+    return isinstance(thing, Down) or type(thing).__module__.startswith(module) or is_code
+
+
+OUTCOMES: dict[str, Any] = {
+    "a token": lambda: make_token(4_000_000_000),
+    "an error": Down,
+    "an expired token": lambda: make_token(1_600_000_000),
+    "no token": lambda: 42,
+}
+
+
+@pytest.mark.parametrize("valid", [False, True], ids=["without a token", "with a token"])
+@pytest.mark.parametrize("result", OUTCOMES)
+def test_a_refresh_leaves_nothing_for_the_collector(
+    way: Way,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    left_behind: Callable[[], list[object]],
+    result: str,
+    valid: bool,
+) -> None:
+    """Not for its leader, for those who wait, in a hold or in the background: no cycle."""
+    scheduler = manual_scheduler(monkeypatch, clock)
+    scheduler.workers = InlineWorkers()
+    credential_type, counted = count_waiting(on_clock(way.Credential, clock))
+    issuer = Issuer(*[OUTCOMES[result]] * 10)
+    credential = credential_type(
+        make_token(clock.wall() + 100) if valid else None,
+        token_refresher=way.refresher(issuer),
+        proactive_refresh=True,
+    )
+
+    async def forget(ask: Callable[..., Any], **options: Any) -> None:
+        with suppress(Down, TypeError, ValueError):
+            token = ask(**options)
+            await token if way is WAYS["aio"] else None
+
+    def forget_all(ask: Callable[..., Any], **options: Any) -> None:
+        with suppress(Down, TypeError, ValueError):
+            ask(**options)
+
+    ask = forget if way is WAYS["aio"] else forget_all
+    with way.callers() as callers:
+        clock.advance(60)
+        issuer.hold()
+        calls = callers.start_many(3, ask, credential.get_token)
+        issuer.wait_for_call(1)
+        if not valid:
+            counted.wait_for(3)
+        issuer.release()
+        calls += callers.start_many(3, ask, credential.get_token)
+        calls.append(callers.start(ask, credential.get_token, claims="c"))
+        for call in calls:
+            outcome(call)
+        clock.advance(200)
+        scheduler.run_due()
+        outcome(callers.start(ask, credential.get_token))
+        del call, calls
+        assert left_behind() == []
+
+
+def request() -> Any:
+    """Return a request with a secret, as the refresher may make one."""
+    return HttpRequest("GET", "https://contoso.com", headers={"Authorization": f"Bearer {SECRET}"})
+
+
+def azure_error() -> None:
+    secret = [SECRET]
+    try:
+        raise KeyError(secret)
+    except KeyError as error:
+        raise AzureError("down", error=error) from error
+
+
+def http_error() -> None:
+    raise HttpResponseError("down", FakeResponse(request(), Answer(500, SECRET)))  # type: ignore[arg-type]
+
+
+def requests_error() -> None:
+    response = requests.Response()
+    response.request = requests.Request("GET", "http://x", {"Authorization": SECRET}).prepare()
+    raise requests.HTTPError("down", response=response)
+
+
+def aiohttp_error() -> None:
+    url, headers = URL("http://x"), CIMultiDictProxy(CIMultiDict(Authorization=SECRET))
+    raise aiohttp.ClientResponseError(
+        aiohttp.RequestInfo(url, "GET", headers, url), (), status=500, message="down"
+    )
+
+
+def httpx_error() -> None:
+    request = httpx.Request("GET", "http://x", headers={"Authorization": SECRET})
+    raise httpx.HTTPStatusError("down", request=request, response=httpx.Response(500))
+
+
+def error_in_arguments() -> None:
+    secret = [SECRET]
+    try:
+        raise KeyError(secret)
+    except KeyError as error:
+        raise Down("down", error, secret) from None
+
+
+def json_error() -> None:
+    json.loads(f'{{"token": "{SECRET}')
+
+
+def group_of_errors() -> None:
+    secret = [SECRET]
+    try:
+        raise KeyError(secret)
+    except KeyError as error:
+        raise ExceptionGroup("down", [error]) from None  # noqa: F821 - Python 3.11 and newer
+
+
+ERRORS: dict[str, tuple[Callable[[], None], type[Exception], str]] = {
+    "azure-core's": (azure_error, AzureError, "down"),
+    "azure-core's with a response": (http_error, HttpResponseError, "down"),
+    "of requests": (requests_error, requests.HTTPError, "down"),
+    "of aiohttp": (
+        aiohttp_error,
+        aiohttp.ClientResponseError,
+        "500, message='down', url='http://x'",
+    ),
+    "of httpx": (httpx_error, httpx.HTTPStatusError, "down"),
+    "with errors in its arguments": (
+        error_in_arguments,
+        Down,
+        "('down', KeyError('list'), 'list')",
+    ),
+    "with a body": (json_error, json.JSONDecodeError, "Unterminated string"),
+}
+if sys.version_info >= (3, 11):
+    ERRORS["a group"] = (group_of_errors, ClientAuthenticationError, "ExceptionGroup: down")
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_an_error_that_is_kept_leads_to_plain_values_alone(
+    way: Way, clock: Clock, kind: str
+) -> None:
+    """In a hold it comes again, with its class and text, but no request, frame or answer."""
+    fail, error_type, text = ERRORS[kind]
+
+    def refresh() -> None:
+        fail()
+
+    credential = on_clock(way.Credential, clock)(token_refresher=refresh)
+    for _ in range(2):
+        with pytest.raises(Exception, match=r"down|Unterminated"):
+            way.call(credential.get_token)
+    with pytest.raises(error_type) as caught:
+        way.call(credential.get_token)
+    assert str(caught.value).startswith(text)
+    things = list(reachable(credential))
+    assert [thing for thing in things if isinstance(thing, (FrameType, TracebackType))] == []
+    assert [thing for thing in things if SECRET in repr(thing)] == []
+    assert any(isinstance(thing, error_type) for thing in things)
+
+
+@pytest.mark.parametrize("result", ["expired", "refused", "in a text"])
+def test_an_unusable_token_is_forgotten(way: Way, clock: Clock, result: str) -> None:
+    """Neither the credential nor the error that says so leads to it."""
+    token = make_token(clock.wall() + (-1 if result == "expired" else 3_600))
+    digest = hash(token)
+    texts = [f"Bearer {token}" if result == "in a text" else token]
+    credential = on_clock(way.Credential, clock)(token_refresher=lambda: texts[0])
+    if result == "refused":
+        credential.invalidate_token(way.call(credential.get_token).token)
+    del token
+    errors = []
+    for _ in range(3):
+        error = Call(lambda: way.call(credential.get_token)).error()
+        errors.append(error)
+        assert isinstance(error, (ValueError, ClientAuthenticationError))
+    for root in (credential, *errors):
+        found = [thing for thing in reachable(root) if isinstance(thing, str)]
+        assert digest not in {hash(text.removeprefix("Bearer ")) for text in found}
+
+
+def test_what_a_refresh_has_touched_does_not_lead_to_the_token_after_close(
+    way: Way, clock: Clock
+) -> None:
+    """Contexts that it was copied to, tasks and timers that it has left, errors that it raised."""
+    digests: list[int] = []
+    roots: list[Any] = []
+
+    def issue() -> str:
+        token = make_token(clock.wall() + 3_600)
+        digests.append(hash(token))
+        roots.append(contextvars.copy_context())
+        return token
+
+    async def issue_async() -> str:
+        loop = asyncio.get_running_loop()
+        roots.append(loop.call_later(3_600, print))
+        roots.append(loop.create_task(asyncio.sleep(3_600)))
+        roots.extend(asyncio.all_tasks())
+        return issue()
+
+    issuer = Issuer(*[issue if way is WAYS["sync"] else issue_async] * 3, Down, wall=clock.wall)
+    credential = on_clock(way.Credential, clock)(token_refresher=way.refresher(issuer))
+    roots.append(credential)
+
+    async def forget_async(**options: Any) -> None:
+        roots.append(contextvars.copy_context())
+        with suppress(Down):
+            await credential.get_token(**options)
+
+    def forget(**options: Any) -> None:
+        roots.append(contextvars.copy_context())
+        with suppress(Down):
+            credential.get_token(**options)
+
+    use = forget_async if way is WAYS["aio"] else forget
+    with way.callers() as callers:
+        for options in ({}, {"claims": "c"}, {}, {}):
+            for call in callers.start_many(2, use, **options):
+                assert outcome(call) is None
+            assert set(digests) & texts_in(credential)
+            clock.advance(3_550)
+        assert issuer.calls == 4
+        outcome(callers.start(credential.close))
+        for root in roots:
+            assert not set(digests) & texts_in(root)
+
+
+def texts_in(root: object) -> set[int]:
+    """Return the hashes of the texts that an object leads to."""
+    return {hash(thing) for thing in reachable(root) if isinstance(thing, str)}
 
 
 # ---- Finalizers and callbacks at any point
@@ -269,8 +529,12 @@ class Finalized(Owner):
     ended = 0
 
     def __del__(self) -> None:
-        self.credential.get_token()
-        self.credential.close()
+        if inspect.iscoroutinefunction(self.credential.get_token):
+            with suppress(StopIteration):  # a coroutine that has nothing to wait for
+                self.credential.close().send(None)
+        else:
+            self.credential.get_token()
+            self.credential.close()
         Finalized.ended += 1
 
 
@@ -286,17 +550,16 @@ def eager_collector() -> Iterator[None]:
 
 @pytest.mark.usefixtures("eager_collector")
 def test_finalizers_that_use_credentials_run_anywhere(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch
+    way: Way, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Clients are dropped by several threads while the collector storms."""
     manual_scheduler(monkeypatch, clock)
     monkeypatch.setattr(Finalized, "ended", 0)
-    credential_type = on_clock(CommunicationTokenCredential, clock)
 
     def churn() -> None:
         for _ in range(50):
-            owner = Finalized(credential_type, clock)
-            owner.credential.invalidate_token(owner.credential.get_token().token)
+            owner = Finalized(way, clock, proactive_refresh=True)
+            owner.credential.invalidate_token(way.call(owner.credential.get_token).token)
             del owner
 
     for call in [Call(churn) for _ in range(4)]:

@@ -1,6 +1,6 @@
 """What users meet before any of the code: names, versions, and what an import costs.
 
-The contents of wheel and sdist are checked where they are built, in ``.ci/run``.
+``tests/packaging`` has what is checked of wheel and sdist where they are built.
 """
 
 import ast
@@ -80,6 +80,14 @@ def test_version() -> None:
     version = re.fullmatch(r"(\S+) \((?:\d{4}-\d{2}-\d{2}|Unreleased)\)", entries[0])
     assert version is not None
     assert version[1] == common.__version__ == metadata.version("azure-communication-common")
+
+
+def test_the_oldest_dependencies_are_tested() -> None:
+    """What the tox environment "oldest" installs are the lower bounds of what the package needs."""
+    oldest = Path(__file__).parent / "packaging" / "oldest.txt"
+    tested = oldest.read_text(encoding="utf-8").splitlines()[1:]
+    needed = metadata.requires("azure-communication-common") or []
+    assert sorted(tested) == sorted(requirement.replace(">=", "==") for requirement in needed)
 
 
 def test_type_information_is_there() -> None:

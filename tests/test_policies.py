@@ -587,6 +587,16 @@ def test_what_is_no_token_is_not_sent(way: Way, answer: Any) -> None:
     assert scene.transport.sent == []
 
 
+def test_a_synchronous_credential_is_checked_in_an_async_pipeline_too() -> None:
+    """It works there, if it blocks; its token is in no frame of the error."""
+    scene = Scene(WAYS["aio"], Foreign("secret\n"))
+    with pytest.raises(ValueError, match="must be printable ASCII") as caught:
+        scene.send()
+    for frame, _ in traceback.walk_tb(caught.value.__traceback__):
+        if frame.f_code.co_filename.startswith(PACKAGE):
+            assert "secret" not in repr(frame.f_locals)
+
+
 def test_an_awaitable_that_nobody_awaits_is_closed() -> None:
     """A synchronous pipeline can be given an asynchronous function in disguise."""
 
@@ -807,6 +817,26 @@ def test_the_token_is_authorized_for_no_other_place_by_hand(way: Way) -> None:
     assert "Authorization" not in request.http_request.headers
 
 
+@answers_claims_challenges
+def test_a_challenge_from_elsewhere_gets_no_entra_token(way: Way) -> None:
+    """A hook of the user's may send an exchange elsewhere; claims are not answered there."""
+
+    def rewrite(request: Any) -> None:
+        request.http_request.url = "https://evil.example/"
+
+    entra = Foreign("one", "two")
+    transport = way.Transport(default=Answer(401, headers=CLAIMS))
+    credential = way.Credential(
+        resource_endpoint=ENDPOINT,
+        token_credential=way.twin(entra),
+        transport=transport,
+        raw_request_hook=rewrite,
+    )
+    with pytest.raises(ClientAuthenticationError):
+        way.call(credential.get_token)
+    assert len(transport.sent) == 1
+
+
 @pytest.mark.parametrize("credential", ["key", "token"])
 def test_further_hosts_get_the_credential(way: Way, credential: str) -> None:
     """With the resource's host, which does not stay when a redirect leads back."""
@@ -846,12 +876,15 @@ def test_further_hosts_are_checked_at_construction(way: Way, credential: str) ->
             way.get_policy(ENDPOINT, key, additional_hosts=hosts)
 
 
-def test_a_401_without_our_token_is_no_reason_to_refresh(way: Way) -> None:
+@pytest.mark.parametrize("instead", [None, "Basic abc"])
+def test_a_401_without_our_token_is_no_reason_to_refresh(way: Way, instead: str | None) -> None:
     """A policy behind ours may have taken it away, as azure-core's does after a redirect."""
 
     class Takes(SansIOHTTPPolicy[Any, Any]):
         def on_request(self, request: Any) -> None:
             del request.http_request.headers["Authorization"]
+            if instead:
+                request.http_request.headers["Authorization"] = instead
 
     issuer = Issuer()
     transport = way.Transport(default=Answer(401))

@@ -1,6 +1,5 @@
 """The rules by themselves: plain functions of a state, a refresh and a time."""
 
-import math
 from typing import Any
 
 import pytest
@@ -109,7 +108,7 @@ def test_windows_have_no_cliff_and_never_overflow(life: float, proactive: bool) 
     assert rules.refresh_on(state, state.token, at(0)) <= T0 + life - 75
     due = rules.due(state, at(0))
     assert (due is not None) == proactive
-    assert due is None or 0 <= due.earliest <= due.preferred == due.latest < life
+    assert due is None or 0 <= due.earliest <= due.preferred <= due.latest < life
 
 
 @pytest.mark.parametrize(
@@ -330,7 +329,7 @@ def test_failures_while_valid_do_not_count_when_it_has_expired() -> None:
 def test_the_background_goes_on_trying_after_expiry() -> None:
     """With a floor of five seconds, for nobody waits for it; later, if too many do."""
     state = failed(started(3600, proactive=True), at(3600))
-    assert rules.due(state, at(3600)) == (5, 5, math.inf)
+    assert rules.due(state, at(3600)) == (5, 5, 3605)
     for _ in range(9):
         state = failed(state, at(3700))
     assert due_in(state, at(3700)) == 30
@@ -469,6 +468,14 @@ def test_the_background_may_refresh_anywhere_from_half_way_to_its_time() -> None
     assert rules.due(started(86_400), at(0)) is None
     assert rules.due(State(proactive=True), at(5)) == (0, 0, 0)
     assert rules.due(State(closed=True, proactive=True), at(5)) is None
+
+
+def test_a_retry_of_a_valid_token_may_come_later_but_before_callers_need_one() -> None:
+    """Where an outage has many fail together, they do not all try together again."""
+    state = failed(started(3600, proactive=True), at(3000))
+    assert rules.due(state, at(3000)) == (300, 300, 480)
+    state = failed(state, at(3450))
+    assert rules.due(state, at(3450)) == (75, 75, 75)
 
 
 def test_a_failure_does_not_bring_a_fresh_token_forward() -> None:

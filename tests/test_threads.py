@@ -1,27 +1,19 @@
 """What real threads do to one synchronous credential, and signals to the thread that refreshes."""
 
-import asyncio
 import contextvars
-import copy
-import gc
 import logging
-import pickle
 import signal
-import sys
 import threading
-import time
-import traceback
-import warnings
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 from azure.communication.common import CommunicationTokenCredential
-from azure.core.credentials import AccessToken, AccessTokenInfo
+from azure.core.credentials import AccessToken
 
 from scaffolding import (
     DEADLINE,
     Call,
+    CallFault,
     Clock,
     Fault,
     InlineWorkers,
@@ -34,6 +26,7 @@ from scaffolding import (
     on_clock,
     state_of,
     sync_scheduler,
+    wait_until,
 )
 
 
@@ -56,229 +49,13 @@ def interruptible() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-def expire(credential: CommunicationTokenCredential, clock: Clock) -> None:
-    """Let the current token expire."""
-    token = state_of(credential).token
-    assert token is not None
-    clock.advance(token.expires_on - clock.wall() + 1)
-
-
-def depth(error: BaseException) -> int:
-    """Return how many frames the traceback of an exception has."""
-    return len(list(traceback.walk_tb(error.__traceback__)))
-
-
 # ---- Many callers, one refresh
-
-
-@pytest.mark.parametrize("count", [2, 50, 200])
-def test_threads_on_an_expired_token_share_one_refresh(
-    clock: Clock, waiting: tuple[type[CommunicationTokenCredential], Tally], count: int
-) -> None:
-    """However many threads meet an expired token, the refresher is called once."""
-    credential_type, counted = waiting
-    issuer = Issuer(wall=clock.wall)
-    issuer.hold()
-    credential = credential_type(make_token(clock.wall() + 60), token_refresher=issuer)
-    expire(credential, clock)
-    calls = call_together(count, credential.get_token)
-    counted.wait_for(count)
-    issuer.release()
-    assert len({call.value().token for call in calls}) == 1
-    assert issuer.calls == 1
-
-
-def test_threads_share_one_failure(
-    clock: Clock, waiting: tuple[type[CommunicationTokenCredential], Tally]
-) -> None:
-    """One call fails for all; its caller gets the exception, the others copies of it."""
-    credential_type, counted = waiting
-    error = ConnectionError("the issuer is away")
-    issuer = Issuer(error, wall=clock.wall)
-    issuer.hold()
-    credential = credential_type(token_refresher=issuer)
-    calls = call_together(50, credential.get_token)
-    counted.wait_for(50)
-    issuer.release()
-    errors = [call.error() for call in calls]
-    assert issuer.calls == 1
-    assert {type(each) for each in errors} == {ConnectionError}
-    assert {str(each) for each in errors} == {"the issuer is away"}
-    assert len({id(each) for each in errors}) == 50
-    assert [each for each in errors if each is error] == [error]
-    assert all(each.__cause__ is error for each in errors if each is not error)
-
-
-def test_what_an_exception_carries_does_not_grow(clock: Clock) -> None:
-    """A thousand callers who get one failure again lengthen no traceback and no notes."""
-    error = ConnectionError("the issuer is away")
-    if sys.version_info >= (3, 11):
-        error.add_note("said the refresher")
-    issuer = Issuer(error, error)
-    credential = on_clock(CommunicationTokenCredential, clock)(token_refresher=issuer)
-    for _ in range(2):
-        with pytest.raises(ConnectionError):
-            credential.get_token()
-    seen = set()
-    for _ in range(1_000):
-        with pytest.raises(ConnectionError) as caught:
-            credential.get_token()
-        seen.add((depth(caught.value), len(getattr(caught.value, "__notes__", []))))
-        assert caught.value is not error
-    assert issuer.calls == 2
-    assert len(seen) == 1
-    assert getattr(error, "__notes__", ["said the refresher"]) == ["said the refresher"]
-
-
-class UnprintableError(Exception):
-    """An exception with a mistake of its own."""
-
-    def __str__(self) -> str:
-        raise AttributeError("no response")
-
-
-def test_an_exception_that_cannot_be_printed_reaches_everybody(
-    clock: Clock, waiting: tuple[type[CommunicationTokenCredential], Tally]
-) -> None:
-    """The mistakes in a user's exception class keep nobody waiting."""
-    credential_type, counted = waiting
-    issuer = Issuer(UnprintableError)
-    issuer.hold()
-    credential = credential_type(token_refresher=issuer)
-    calls = call_together(2, credential.get_token)
-    counted.wait_for(2)
-    issuer.release()
-    names = {type(call.error()).__name__ for call in calls}
-    assert names == {"UnprintableError", "ClientAuthenticationError"}
-
-
-def test_waiting_threads_use_no_cpu(
-    clock: Clock, waiting: tuple[type[CommunicationTokenCredential], Tally]
-) -> None:
-    """Thirty-two threads wait for half a second at next to no cost."""
-    credential_type, counted = waiting
-    issuer = Issuer(wall=clock.wall)
-    issuer.hold()
-    credential = credential_type(token_refresher=issuer)
-    calls = call_together(32, credential.get_token)
-    counted.wait_for(32)
-    before = time.process_time()
-    assert not threading.Event().wait(0.5)
-    assert time.process_time() - before < 0.1
-    issuer.release()
-    assert len({call.value().token for call in calls}) == 1
 
 
 # ---- What a refresher returns
 
 
-async def _answer() -> str:
-    return "unused"
-
-
-def _future() -> Any:
-    loop = asyncio.new_event_loop()
-    loop.close()
-    return loop.create_future()
-
-
-BAD_RESULTS: list[Any] = [
-    pytest.param(lambda: make_token(1_600_000_000), ValueError, "expired", id="expired"),
-    pytest.param(lambda: None, TypeError, "NoneType", id="None"),
-    pytest.param(lambda: 42, TypeError, "int", id="int"),
-    pytest.param(lambda: "", ValueError, "not a JWT", id="empty"),
-    pytest.param(lambda: "rubbish", ValueError, "not a JWT", id="rubbish"),
-    pytest.param(lambda: _answer(), TypeError, "awaitable", id="coroutine"),
-    pytest.param(_future, TypeError, "awaitable", id="future"),
-]
-
-
-@pytest.mark.parametrize(("refresher", "kind", "words"), BAD_RESULTS)
-def test_a_bad_result_is_explained(
-    clock: Clock,
-    caplog: pytest.LogCaptureFixture,
-    refresher: Callable[[], Any],
-    kind: type[Exception],
-    words: str,
-) -> None:
-    """An expired, empty or foreign result is a typed error, and harms no valid token."""
-    credential_type = on_clock(CommunicationTokenCredential, clock)
-    with pytest.raises(kind, match=words):
-        credential_type(token_refresher=refresher).get_token()
-    first = make_token(clock.wall() + 100)
-    credential = credential_type(first, token_refresher=refresher)
-    clock.advance(60)  # into the window
-    assert credential.get_token().token == first
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
-    with warnings.catch_warnings():  # of a coroutine that was never awaited
-        warnings.simplefilter("error")
-        gc.collect()
-
-
 # ---- A refresher that hangs
-
-
-def test_waiters_give_up_and_a_newcomer_starts_another_refresh(
-    clock: Clock, waiting: tuple[type[CommunicationTokenCredential], Tally]
-) -> None:
-    """Who waited gives up after 60 s, and the next caller does not wait any more."""
-    credential_type, counted = waiting
-    late, prompt = make_token(clock.wall() + 1_800), make_token(clock.wall() + 3_600)
-    hung = threading.Event()
-    issuer = Issuer(lambda: late if hung.wait(DEADLINE) else None, prompt)
-    credential = credential_type(token_refresher=issuer)
-    leader = Call(credential.get_token)
-    issuer.wait_for_call(1)
-    clock.advance(59.9)
-    waiters = call_together(3, credential.get_token)
-    counted.wait_for(4)
-    clock.advance(0.2)
-    for waiter in waiters:
-        with pytest.raises(TimeoutError, match="60 seconds"):
-            waiter.value()
-    assert issuer.calls == 1
-    assert credential.get_token().token == prompt
-    assert issuer.calls == 2
-    hung.set()
-    assert leader.value().token == prompt, "the late result expires earlier and does not count"
-    assert credential.get_token().token == prompt
-
-
-def test_a_late_result_that_is_newer_counts(clock: Clock) -> None:
-    """What a superseded refresh brings in the end is taken if it lasts longer."""
-    late, prompt = make_token(clock.wall() + 7_200), make_token(clock.wall() + 3_600)
-    hung = threading.Event()
-    issuer = Issuer(lambda: late if hung.wait(DEADLINE) else None, prompt)
-    credential = on_clock(CommunicationTokenCredential, clock)(token_refresher=issuer)
-    leader = Call(credential.get_token)
-    issuer.wait_for_call(1)
-    clock.advance(60)
-    assert credential.get_token().token == prompt
-    hung.set()
-    assert leader.value().token == late
-    assert credential.get_token().token == late
-    assert issuer.calls == 2
-
-
-def test_a_late_failure_does_not_count(clock: Clock) -> None:
-    """A superseded refresh that fails in the end leaves no trace on the new token."""
-    hung = threading.Event()
-    prompt = make_token(clock.wall() + 3_600)
-
-    def fail_late() -> None:
-        hung.wait(DEADLINE)
-        raise ConnectionError
-
-    issuer = Issuer(fail_late, prompt)
-    credential = on_clock(CommunicationTokenCredential, clock)(token_refresher=issuer)
-    leader = Call(credential.get_token)
-    issuer.wait_for_call(1)
-    clock.advance(60)
-    assert credential.get_token().token == prompt
-    before = state_of(credential)
-    hung.set()
-    assert leader.value().token == prompt
-    assert state_of(credential) is before
 
 
 def test_one_background_refresh_that_hangs_delays_no_other(
@@ -308,6 +85,33 @@ def test_one_background_refresh_that_hangs_delays_no_other(
     assert 1 <= len(scheduler.workers.threads) <= 8
     hung.release()
     for credential in (stuck, *others):
+        credential.close()
+
+
+def test_while_all_workers_hang_each_credential_is_queued_once(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many of its due times have passed; later it is refreshed once."""
+    scheduler = manual_scheduler(monkeypatch, clock)
+    credential_type = on_clock(CommunicationTokenCredential, clock)
+    hung, served = Issuer(wall=clock.wall), Issuer(wall=clock.wall)
+    hung.hold()
+    credentials = []
+    for issuer, count in ((hung, 8), (served, 20)):
+        credentials += [
+            credential_type(token_refresher=issuer, proactive_refresh=True) for _ in range(count)
+        ]
+        scheduler.run_due()
+        hung.wait_for_call(8)
+    for _ in range(100):
+        clock.advance(60)
+        scheduler.run_due()
+    assert len(scheduler.workers) == 28  # those that hang, too, for when they end
+    hung.release()
+    wait_until(lambda: all(state_of(each).token is not None for each in credentials))
+    wait_until(lambda: len(scheduler.workers) == 0)
+    assert (hung.calls, served.calls) == (8, 20)
+    for credential in credentials:
         credential.close()
 
 
@@ -360,7 +164,7 @@ def test_ctrl_c_in_the_main_thread_leaves_the_others_alone(
 
 
 @pytest.mark.parametrize("proactive", [False, True])
-def test_an_interrupt_at_any_point_costs_others_one_flight_at_most(
+def test_an_interrupt_at_any_point_costs_others_one_refresh_at_most(
     clock: Clock, monkeypatch: pytest.MonkeyPatch, proactive: bool
 ) -> None:
     """Wherever an interrupt hits a caller, others get a token, at the latest in 60 s."""
@@ -419,7 +223,7 @@ def test_the_background_goes_on_after_an_interrupted_caller(
 def test_the_background_survives_a_refresher_that_exits(
     clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Fault 15: ``sys.exit`` in a background refresh is a failure like any other."""
+    """``sys.exit`` in a background refresh is a failure like any other."""
     scheduler = manual_scheduler(monkeypatch, clock)
     scheduler.workers = InlineWorkers()
     first, fresh = make_token(clock.wall() + 3_600), make_token(clock.wall() + 7_200)
@@ -478,7 +282,7 @@ def test_a_refresher_that_asks_its_own_credential_gets_the_valid_token(clock: Cl
 
 @pytest.mark.parametrize("claims", [None, "{}"])
 @pytest.mark.parametrize("by_helper", [False, True])
-def test_a_refresher_that_asks_its_own_credential_in_vain_is_told(
+def test_a_refresher_that_asks_its_own_credential_is_told(
     clock: Clock, by_helper: bool, claims: str | None
 ) -> None:
     """Without a valid token it gets a clear error, also on a thread of its context."""
@@ -566,30 +370,81 @@ def test_without_threads_tokens_are_refreshed_when_they_are_asked_for(
     issuer.wait_for_call(6)
 
 
+def test_a_log_handler_may_make_a_credential_while_no_thread_can_be_had(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package logs while it holds no lock, for a handler holds one of its own."""
+    credential_type = on_clock(CommunicationTokenCredential, clock)
+    entered, refused = threading.Event(), threading.Event()
+    made: list[CommunicationTokenCredential] = []
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "azure-communication-refresh":
+            refused.set()
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    def make() -> None:
+        token = make_token(clock.wall() + 3_600)
+        made.append(credential_type(token, token_refresher=Issuer(), proactive_refresh=True))
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.name == "user":
+                entered.set()
+                refused.wait(DEADLINE)
+            make()
+
+    monkeypatch.setattr(sync_scheduler, "_schedulers", {})
+    monkeypatch.setattr(sync_scheduler, "_warned", False)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    handler = Handler()
+    logging.getLogger().addHandler(handler)
+    try:
+        user = Call(lambda: logging.getLogger("user").warning("locks the handler"))
+        assert entered.wait(DEADLINE)
+        first = Call(make)  # and the package warns
+        user.value()
+        first.value()
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert len(made) == 3
+    for credential in made:
+        assert credential.get_token().expires_on == clock.wall() + 3_600
+
+
 # ---- Finalizers
 
 
+@pytest.mark.parametrize("act", ["close", "ask"])
 @pytest.mark.parametrize("role", ["leader", "waiter"])
-def test_a_finalizer_may_close_the_credential_at_any_point(
-    clock: Clock, waiting: tuple[type[CommunicationTokenCredential], Tally], role: str
+def test_a_finalizer_may_use_the_credential_at_any_point(
+    clock: Clock, waiting: tuple[type[CommunicationTokenCredential], Tally], role: str, act: str
 ) -> None:
     """A finalizer that the collector runs on a caller's thread, wherever, is no hang."""
     credential_type, counted = waiting
-    steps = 0
 
     def finalize() -> None:
         counted.count()  # or the test would wait for one who got no further
-        credential.close()
+        if act == "close":
+            credential.close()
+            return
+        try:
+            answers.append(credential.get_token().token)
+        except RuntimeError as error:  # its own thread refreshes
+            answers.append(str(error).partition(" from ")[0])
 
     def ask() -> AccessToken:
         with fault:
             return credential.get_token()
 
     for nth in range(1, 10_000):
+        answers: list[str] = []
         issuer = Issuer(wall=clock.wall)
         issuer.hold()
         credential = credential_type(token_refresher=issuer)
-        fault = Fault(nth, finalize)
+        fault = CallFault(nth, finalize)
         already = counted.value
         first = Call(ask if role == "leader" else credential.get_token)
         counted.wait_for(already + 1)
@@ -602,40 +457,15 @@ def test_a_finalizer_may_close_the_credential_at_any_point(
             assert call._error is None or "has been closed" in str(call._error)
         if not fault.happened:
             break
-        assert state_of(credential).closed
-        steps = nth
-    assert steps > 20
+        if act == "close":
+            assert state_of(credential).closed
+        else:
+            assert answers in ([first.value().token], ["token_refresher requested a token"])
+    assert nth > 20
     assert first.value().token == second.value().token
 
 
 # ---- Closing
-
-
-def test_close_fails_the_waiters_and_drops_what_comes_later(
-    clock: Clock, waiting: tuple[type[CommunicationTokenCredential], Tally]
-) -> None:
-    """Closing in the middle of a refresh does not wait for it, and nobody else does."""
-    credential_type, counted = waiting
-    issuer = Issuer(wall=clock.wall)
-    issuer.hold()
-    credential = credential_type(make_token(clock.wall() + 60), token_refresher=issuer)
-    expire(credential, clock)
-    leader = Call(credential.get_token)
-    issuer.wait_for_call(1)
-    waiters = call_together(5, credential.get_token)
-    counted.wait_for(6)
-    Call(credential.close).value()
-    for waiter in waiters:
-        with pytest.raises(RuntimeError, match="has been closed"):
-            waiter.value()
-    assert leader.is_alive()
-    issuer.release()
-    with pytest.raises(RuntimeError, match="has been closed"):
-        leader.value()
-    with pytest.raises(RuntimeError, match="has been closed"):
-        credential.get_token()
-    assert issuer.calls == 1
-    assert state_of(credential).token is None
 
 
 def test_close_is_terminal_and_may_be_repeated(
@@ -657,91 +487,3 @@ def test_close_is_terminal_and_may_be_repeated(
         with pytest.raises(RuntimeError, match="has been closed"):
             ask()
     assert issuer.calls == 0
-
-
-def reachable(root: object) -> Iterator[object]:
-    """Yield everything that an object refers to, directly or not, except code and modules."""
-    seen: set[int] = set()
-    todo = [root]
-    while todo:
-        thing = todo.pop()
-        if id(thing) in seen or isinstance(thing, (type, type(sys), type(reachable))):
-            continue
-        seen.add(id(thing))
-        yield thing
-        todo.extend(gc.get_referents(thing))
-
-
-def test_a_closed_credential_forgets_its_token(clock: Clock) -> None:
-    """Nothing that a closed credential refers to holds the token any more."""
-    token = make_token(clock.wall() + 3_600)
-    credential = CommunicationTokenCredential(token, token_refresher=Issuer())
-    assert token in reachable(credential)
-    credential.close()
-    assert token not in reachable(credential)
-
-
-# ---- Secrets
-
-
-def test_no_secret_shows(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    """No token in a repr, a log record, an exception or a traceback."""
-    caplog.set_level(logging.DEBUG)
-    credential_type = on_clock(CommunicationTokenCredential, clock)
-    first, second = make_token(clock.wall() + 100), make_token(clock.wall() + 3_600)
-    expired = make_token(clock.wall() - 100)
-    texts: list[str] = []
-
-    def look(*things: object) -> None:
-        texts.extend(form(thing) for thing in things for form in (repr, str, "{}".format))
-
-    def refresh() -> str:
-        look(*state_of(credential).refreshes, credential)
-        return second
-
-    issuer = Issuer(ConnectionError, refresh, expired, first, 42, "Bearer " + second)
-    credential = credential_type(first, token_refresher=issuer)
-    look(credential.get_token(), credential.get_token_info(), state_of(credential))
-    clock.advance(60)
-    credential.get_token()  # fails
-    look(credential, state_of(credential))
-    clock.advance(41)
-    look(credential.get_token(), credential.get_token_info(), state_of(credential))
-    for _ in range(4):
-        credential.invalidate_token(second)
-        clock.advance(4_000)
-        with pytest.raises((TypeError, ValueError)) as caught:
-            credential.get_token()
-        texts.append("".join(traceback.format_exception(caught.value)))
-    for act in (pickle.dumps, copy.copy, copy.deepcopy, vars):
-        with pytest.raises(TypeError) as refused:
-            act(credential)
-        texts.append("".join(traceback.format_exception(refused.value)))
-    static = CommunicationTokenCredential(expired)
-    look(static, static.get_token(), static.get_token_info(), state_of(static))
-    malformed: list[Any] = ["Bearer " + first, first + "\n", f'"{first}"', {"token": first}]
-    for given in malformed:
-        with pytest.raises((TypeError, ValueError)) as wrong:
-            CommunicationTokenCredential(given)
-        texts.append("".join(traceback.format_exception(wrong.value)))
-    with pytest.raises(TypeError) as mistyped:
-        CommunicationTokenCredential(first, token_refreshr=lambda: first)  # type: ignore[call-overload]
-    texts.append("".join(traceback.format_exception(mistyped.value)))
-    texts.append(caplog.text)
-    texts.extend(str(vars(record)) for record in caplog.records)
-    assert len(caplog.records) == 3
-    assert issuer.calls == 6
-    for token in (first, second, expired):
-        for part in token.split(".")[1:2]:
-            assert [text for text in texts if part in text] == []
-
-
-@pytest.mark.parametrize("kind", [AccessToken, AccessTokenInfo])
-def test_a_token_object_is_shown_without_its_token(clock: Clock, kind: type[Any]) -> None:
-    """What azure-core's classes would print, ours keep to themselves."""
-    given = kind("opaque-secret", int(clock.wall()) + 3_600)
-    assert "opaque-secret" in repr(given)
-    credential = on_clock(CommunicationTokenCredential, clock)(given)
-    assert "opaque-secret" not in repr(credential.get_token())
-    assert "opaque-secret" not in repr(credential.get_token_info())
-    assert credential.get_token().token == "opaque-secret"

@@ -10,11 +10,17 @@ from azure.core.exceptions import HttpResponseError
 
 
 def read_json(req: func.HttpRequest) -> Any:
-    """Return the decoded body; None, which no function takes, if it is not JSON."""
+    """Return the decoded body; None, which no function accepts, if it is not JSON.
+
+    JSON that is nested too deeply counts as none, and so does text that cannot be sent on: JSON can
+    express half of a surrogate pair, UTF-8 cannot.
+    """
     try:
-        return req.get_json()
-    except ValueError:
+        value = req.get_json()
+        json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
         return None
+    return value
 
 
 def answer(status: int, **members: Any) -> func.HttpResponse:

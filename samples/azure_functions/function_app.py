@@ -6,6 +6,7 @@ Functions.
 """
 
 import logging
+import re
 from typing import Any
 
 import azure.functions as func
@@ -24,6 +25,8 @@ from invitations import invitations
 # Below warnings, azure-core logs the headers of every request. You would pay for storing them.
 logging.getLogger("azure.core").setLevel(logging.WARNING)
 
+THREAD_ID = re.compile(r"19:[\w.@:=-]+")
+
 app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
 app.register_functions(invitations)
 
@@ -34,6 +37,7 @@ async def issue_token(req: func.HttpRequest) -> func.HttpResponse:
 
     The function key says which app is calling, not who uses it. Where users call this function
     themselves, have them sign in, and take their raw id from the sign-in and not from the body.
+    Nobody gets a token of the app's own user, who reads all that is sent to the app's threads.
     """
     identity = clients.identity_client()
     try:
@@ -42,6 +46,8 @@ async def issue_token(req: func.HttpRequest) -> func.HttpResponse:
                 user: Any = identifier_from_raw_id(raw_id)
                 if user.kind != CommunicationIdentifierKind.COMMUNICATION_USER:
                     return problem(400, "rawId must be that of a Communication Services user.")
+                if user.raw_id.casefold() == clients.APP_USER.raw_id.casefold():
+                    return problem(403, "rawId is that of this app, which shares no token.")
                 token = await identity.get_token(user, clients.SCOPES)
             case {"newUser": True}:
                 user, token = await identity.create_user_and_token(clients.SCOPES)
@@ -55,13 +61,13 @@ async def issue_token(req: func.HttpRequest) -> func.HttpResponse:
 @app.route("threads/{thread_id}/messages", methods=["POST"])
 async def send_message(req: func.HttpRequest) -> func.HttpResponse:
     """Send ``{"content": "..."}`` to a chat thread that the app's user takes part in."""
-    match read_json(req):
-        case {"content": str(content)} if content:
-            thread = clients.chat_thread(req.route_params["thread_id"])
-        case _:
-            return problem(400, 'The body must be {"content": "..."}.')
+    thread_id, content = read_message(req)
+    if not content:
+        return problem(400, 'The body must be {"content": "..."}.')
+    if not thread_id:
+        return problem(404, "There is no such chat thread.")
     try:
-        sent = await thread.send_message(content)
+        sent = await clients.chat_thread(thread_id).send_message(content)
     except (AzureError, TimeoutError) as error:
         return failure(error)
     return answer(201, id=sent.id)
@@ -70,16 +76,28 @@ async def send_message(req: func.HttpRequest) -> func.HttpResponse:
 @app.route("sync/threads/{thread_id}/messages", methods=["POST"])
 def send_message_sync(req: func.HttpRequest) -> func.HttpResponse:
     """Do the same in a thread of the worker's pool, with the sync credential."""
-    match read_json(req):
-        case {"content": str(content)} if content:
-            thread = clients.chat_thread_sync(req.route_params["thread_id"])
-        case _:
-            return problem(400, 'The body must be {"content": "..."}.')
+    thread_id, content = read_message(req)
+    if not content:
+        return problem(400, 'The body must be {"content": "..."}.')
+    if not thread_id:
+        return problem(404, "There is no such chat thread.")
     try:
-        sent = thread.send_message(content)
+        sent = clients.chat_thread_sync(thread_id).send_message(content)
     except (AzureError, TimeoutError) as error:
         return failure(error)
     return answer(201, id=sent.id)
+
+
+def read_message(req: func.HttpRequest) -> tuple[str, str]:
+    """Return the thread's id and the content of a message; what is not usable, as an empty text."""
+    thread_id = req.route_params["thread_id"]
+    if not THREAD_ID.fullmatch(thread_id):  # in a URL, ".." would lead to another resource
+        thread_id = ""
+    match read_json(req):
+        case {"content": str(content)}:
+            return thread_id, content
+        case _:
+            return thread_id, ""
 
 
 @app.event_grid_trigger("event")

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 TESTS = Path(__file__).parents[1]
 # In place of this file's folder: there, shared_cache is this file.
-sys.path[:1] = [str(TESTS.parent), str(TESTS.parent / "samples"), str(TESTS)]
+ROOT = TESTS.parent
+sys.path[:1] = [str(path) for path in (ROOT, ROOT / "samples", TESTS, TESTS / "samples")]
 
 from azure.communication.common import CommunicationTokenCredential  # noqa: E402
 from cryptography.fernet import Fernet  # noqa: E402

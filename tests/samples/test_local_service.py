@@ -609,6 +609,62 @@ def test_bodies_are_read_strictly(service: LocalService, identity: Any) -> None:
     assert send_as(service, token, "GET", THREADS).body == {"value": []}
 
 
+NOT_JSON = [
+    b"[" * 100_000,
+    b'{"a":' * 100_000,
+    b"[" * 100_000 + b"]" * 100_000,
+    b"9" * 5000,
+    b"\xff",
+]
+ODD_JSON = [
+    b"NaN",
+    b'"\\ud800"',
+    b'{"topic": "\\ud800", "content": "\\ud800", "scopes": ["\\ud800"], "\\ud800": 1}',
+    b'{"topic": "\\ud800"}',
+    b'{"content": "\\ud800"}',
+    b'{"scopes": [{}, [], NaN], "expiresInMinutes": 1e999}',
+    b'{"createTokenWithScopes": [null], "expiresInMinutes": ' + b"9" * 400 + b"}",
+    b'{"participants": [{"communicationIdentifier": {"rawId": "\\ud800"}}], "topic": "t"}',
+    b'{"participants": [null, 1, []]}',
+    b'{"rawId": "\\udfff"}',
+]
+BODIES = [
+    each
+    for each in local_service.ROUTES
+    if each.method in ("POST", "PATCH") and "revoke" not in each.path
+]
+
+
+@pytest.mark.parametrize("route", BODIES, ids=lambda route: f"{route.method} {route.path}")
+def test_no_body_is_an_error_of_the_service(
+    service: LocalService, identity: Any, route: local_service.Route
+) -> None:
+    """What is not JSON, or is nested too deeply, is the caller's mistake on every route, and odd
+    texts and numbers are answered, too.
+    """
+    user, token = new_user(identity)
+    created = send_as(service, token, "POST", THREADS, {"topic": "t"}).body["chatThread"]
+    path = f"/chat/threads/{created['id']}/messages?api-version=2024-03-07"
+    message = send_as(service, token, "POST", path, {"content": "c"}).body["id"]
+    names = {"id": user.raw_id, "thread": created["id"], "message": message}
+    target = f"{route.path.format(**names)}?api-version={route.versions[-1]}"
+    bearer = service.entra_token([f"{local_service.CLIENTS}/.default"])
+    if "teams" in route.path:
+        bearer = service.entra_token([TEAMS_SCOPE])
+    elif route.path.startswith("/chat"):
+        bearer = token
+
+    def status(body: bytes) -> int:
+        is_signed = route.path.startswith("/identities")
+        headers = signed(service, route.method, target, body) if is_signed else {}
+        headers |= {"content-type": "application/json"}
+        headers.setdefault("authorization", f"Bearer {bearer}")
+        return send(service, route.method, target, body, headers).status
+
+    assert [status(body) for body in NOT_JSON] == [400] * len(NOT_JSON)
+    assert {status(body) for body in ODD_JSON} <= {200, 201, 204, 400, 404}
+
+
 # --- The Entra exchange
 
 

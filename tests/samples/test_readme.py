@@ -13,7 +13,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FILES = ["README.md", "samples/migrate_from_shared/README.md"]
+FILES = [
+    "README.md",
+    "samples/README.md",
+    "samples/azure_functions/README.md",
+    "samples/migrate_from_shared/README.md",
+    "samples/shared_token_cache/README.md",
+]
 TEXTS = {file: (ROOT / file).read_text(encoding="utf-8") for file in FILES}
 BLOCKS = [
     pytest.param(block[1], id=f"{file} line {text.count(chr(10), 0, block.start()) + 1}")
@@ -39,8 +45,35 @@ def test_python_block(block: str, tmp_path: Path) -> None:
     assert run.returncode == 0, run.stdout
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_there_are_python_blocks(file: str) -> None:
-    """The file shows code, and every fence that opens is closed."""
-    blocks = [block for block in BLOCKS if str(block.id).startswith(f"{file} ")]
-    assert len(blocks) == len(re.findall(r"^ *```python", TEXTS[file], re.MULTILINE)) > 0
+def test_all_python_blocks_are_found() -> None:
+    """Every fence that opens is closed, and indented ones would not run."""
+    opened = sum(len(re.findall(r"^ *```python", text, re.MULTILINE)) for text in TEXTS.values())
+    assert len(BLOCKS) == opened > 10
+
+
+def anchors(text: str) -> set[str]:
+    """Return what a link may point to within a page."""
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("file", [*FILES, "tests/benchmarks/README.md"])
+def test_links(file: str) -> None:
+    """Links within the repository lead to files and headings that there are."""
+    page = ROOT / file
+    text = page.read_text(encoding="utf-8")
+    defined = set(re.findall(r"^\[([^]]+)\]: ", text, re.MULTILINE))
+    plain = re.sub(r"^```.*?^```$|`[^`\n]*`", "", text, flags=re.MULTILINE | re.DOTALL)
+    assert set(re.findall(r"\]\[([^]]+)\]", plain)) <= defined
+    for target in re.findall(r"\]\(([^)]+)\)", plain):
+        if not target.startswith("https://"):
+            path, _, anchor = target.partition("#")
+            found = page.parent / path if path else page
+            assert found.exists(), target
+            if anchor:
+                assert anchor in anchors(found.read_text(encoding="utf-8")), target
+
+
+def test_the_readme_can_be_read_to_its_end() -> None:
+    """What goes into detail stands beside what it describes."""
+    assert len(TEXTS["README.md"].splitlines()) <= 350

@@ -238,6 +238,8 @@ def authentication(key: AzureKeyCredential) -> None:
     by_text = get_authentication_policy(ENDPOINT, "a2V5")
     by_token = get_authentication_policy(ENDPOINT, CommunicationTokenCredential("token"))
     by_entra = get_authentication_policy(ENDPOINT, entra)
+    elsewhere = get_authentication_policy(ENDPOINT, key, additional_hosts=[".asm.skype.com"])
+    assert_type(elsewhere, HMACCredentialsPolicy)
     assert_type(by_key, HMACCredentialsPolicy)
     assert_type(by_text, HMACCredentialsPolicy)
     assert_type(by_token, BearerTokenCredentialPolicy[Any, Any])

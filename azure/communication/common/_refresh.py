@@ -42,9 +42,10 @@ us fetch one for each request.
 
 import copy
 import enum
+import functools
+import gc
 import itertools
 from dataclasses import dataclass, replace
-from types import FrameType, TracebackType
 from typing import Any, NamedTuple, TypeAlias
 
 from azure.core.credentials import AccessToken
@@ -55,6 +56,7 @@ INFINITY = float("inf")
 ON_DEMAND_WINDOW_SECONDS = 120  # callers refresh at T-2 min, as the .NET and Python libraries do
 PROACTIVE_WINDOW_SECONDS = 600  # and the background at T-10 min
 REFRESH_SECONDS = 60  # longer than three tries of ten seconds with their back-off
+LONGEST_SPREAD_SECONDS = 3600  # of what has failed with no valid token, in an outage
 RETRY_FLOOR_SECONDS = 5  # between tries that no caller waits for
 FIRST_HOLD_SECONDS, LONGEST_HOLD_SECONDS = 0.5, 30
 LONGEST_RETRY_AFTER_SECONDS = 120
@@ -493,11 +495,12 @@ def refuse(state: State, now: Now, jitter: float) -> State:
     hold = _hold(refusals, jitter)
     error: Exception | None = state.error
     if hold:
-        error = ClientAuthenticationError(
-            message=f"The service rejected {refusals} tokens in a row, each within {YOUNG_SECONDS} "
+        msg = (
+            f"The service rejected {refusals} tokens in a row, each within {YOUNG_SECONDS} "
             "seconds of its issue: check that they are issued by the resource that the client "
             "talks to, for an existing user and with the scopes it needs"
         )
+        error = _authentication_error(msg)
     refused = Refused(hash(token.token), token.expires_on, state.deadline_at)
     return State(
         proactive=state.proactive,
@@ -523,8 +526,9 @@ def _still_valid(refused: tuple[Refused, ...], now: Now) -> tuple[Refused, ...]:
 def due(state: State, now: Now) -> Due | None:
     """Return when the background should refresh next, or None if it never should.
 
-    Where many are due together, a valid token may be refreshed earlier, from half of its life on.
-    Without one, callers refresh for themselves; then what failed before may be tried later.
+    Where many are due together, a valid token may be refreshed earlier, from half of its life on,
+    or, if that failed, later, until callers do it. Without one, they refresh for themselves; then
+    what failed before may be tried within the hour.
     """
     if state.closed or not state.proactive:
         return None
@@ -534,9 +538,11 @@ def due(state: State, now: Now) -> Due | None:
     if left > 0:
         preferred = max(left - state.next_left, hold)
         earliest = max(left - max(state.earliest_left, state.next_left), hold)
-        return Due(min(earliest, preferred), preferred, preferred)
+        is_retry = state.earliest_left <= state.next_left
+        latest = max(preferred, left - state.window) if is_retry else preferred
+        return Due(min(earliest, preferred), preferred, latest)
     has_failed = state.background_at > -INFINITY
-    return Due(hold, hold, INFINITY if has_failed else hold)
+    return Due(hold, hold, hold + LONGEST_SPREAD_SECONDS if has_failed else hold)
 
 
 def refresh_on(state: State, token: AccessToken, now: Now) -> int | None:
@@ -610,7 +616,7 @@ def detached(error: Exception) -> Exception:
         except Exception:  # noqa: BLE001, S112 - it cannot be copied so, or not even be printed
             continue
     else:
-        twin = ClientAuthenticationError(message=_describe(error))
+        twin = _authentication_error(_describe(error))
     twin.__traceback__ = None
     notes = vars(twin).get("__notes__")
     if notes is not None:  # or a note on one would be a note on all
@@ -618,25 +624,65 @@ def detached(error: Exception) -> Exception:
     return twin
 
 
-# Where HTTP libraries put the request, with its Authorization header, and what leads to it.
-_LEADS_TO_REQUEST = ("request", "response", "pool")
-_LEADS_TO_FRAMES = (BaseException, TracebackType, FrameType)
+_LONGEST_ATTRIBUTE = 256  # a JSONDecodeError has the whole body in one, for example
 
 
 def to_keep(error: Exception, depth: int = 2) -> Exception:
-    """Return a copy of an exception that leads to no frame, no request and no cycle."""
-    twin = detached(error)
+    """Return a copy of an exception that leads to plain values alone.
 
-    def kept(value: object) -> object:
+    It has the class and the arguments, numbers and short texts among the attributes, and such
+    copies of the exceptions there. All else is gone, for who could tell which object leads to a
+    frame, or to a request with its Authorization header?
+    """
+    twin = detached(error)
+    text = str(twin)
+    try:
+        _clear(twin, depth)
+        if _says(twin) is None:  # the class makes its text from what is gone
+            twin = _with_text(twin, text)
+        if _is_clear(twin):
+            return twin
+    except Exception:  # noqa: BLE001, S110 - what the user's class does with its fields
+        pass
+    return _authentication_error(_describe(error))
+
+
+def _clear(error: Exception, depth: int) -> None:
+    def kept(value: object, longest: float, otherwise: object) -> object:
         if isinstance(value, Exception) and depth:  # such as azure-core's inner_exception
             return to_keep(value, depth - 1)
-        return None if isinstance(value, _LEADS_TO_FRAMES) else value
+        is_short = not isinstance(value, str) or len(value) <= longest
+        is_plain = isinstance(value, (str, int, float, type(None))) and is_short
+        return value if is_plain else otherwise
 
-    for name, value in vars(twin).items():
-        vars(twin)[name] = None if name in _LEADS_TO_REQUEST else kept(value)
-    twin.args = tuple(map(kept, twin.args))
-    twin.__cause__ = twin.__context__ = None
+    for name, value in vars(error).items():
+        if name != "__notes__":
+            vars(error)[name] = kept(value, _LONGEST_ATTRIBUTE, None)
+    error.args = tuple(kept(arg, INFINITY, type(arg).__name__) for arg in error.args)
+    error.__cause__ = error.__context__ = None
+
+
+def _is_clear(error: Exception) -> bool:
+    """Tell whether there is nothing but what can be cleared; slots, for example, cannot."""
+    for field in gc.get_referents(error):
+        is_cleared = field is error.args or field is vars(error)
+        if not is_cleared and not isinstance(field, (type, str, int, float, type(None))):
+            return False
+    return True
+
+
+def _with_text(error: Exception, text: str) -> Exception:
+    """Return the same exception with a text that does not depend on its fields."""
+    kind = _with_fixed_text(type(error))  # type: ignore[arg-type]  # a class is hashable
+    twin = kind.__new__(kind, *error.args)
+    vars(twin).update(vars(error), _text=text)
     return twin
+
+
+@functools.lru_cache
+def _with_fixed_text(kind: type[Exception]) -> type[Exception]:
+    members = {"__module__": kind.__module__, "__str__": lambda self: vars(self)["_text"]}
+    return type(kind.__name__, (kind,), members)
 
 
 def _copy_without_constructor(error: Exception) -> Exception:
@@ -645,8 +691,21 @@ def _copy_without_constructor(error: Exception) -> Exception:
     return twin
 
 
-def _describe(error: object) -> str:
+def _authentication_error(message: str) -> ClientAuthenticationError:
+    """Return an error that knows nothing of what the caller happens to be handling."""
+    error = ClientAuthenticationError(message=message)
+    error.exc_type = error.exc_value = error.exc_traceback = None
+    error.exc_msg = message
+    return error
+
+
+def _describe(error: Exception) -> str:
+    return ": ".join(filter(None, (type(error).__name__, _says(error))))
+
+
+def _says(error: Exception) -> str | None:
+    """Return the text of an exception, if there is no mistake in its class."""
     try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001 - a mistake in the user's exception class
-        return type(error).__name__
+        return str(error)
+    except Exception:  # noqa: BLE001 - it is the user's
+        return None

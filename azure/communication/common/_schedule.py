@@ -61,6 +61,8 @@ class Schedule:
         self._buckets[_bucket(when)] += 1
         number = cache.entry = next(_numbers)
         heapq.heappush(self._heap, (when, number, weakref.ref(cache, self._on_drop), True))
+        if cache.state.closed:  # since its due time was computed
+            self.remove(cache)
 
     def remove(self, cache: TokenCache) -> None:
         """Disarm a cache. May be called from any thread."""

@@ -20,11 +20,10 @@ import aiohttp.connector
 import pytest
 from azure.communication.chat import ChatClient
 from azure.communication.common import CommunicationTokenCredential
-from azure.communication.common._engine import Engine
-from azure.communication.common.aio._scheduler import LoopScheduler, scheduler
 from azure.communication.identity import CommunicationIdentityClient
 
 from local_service import LocalService
+from scaffolding import LoopScheduler, aio_scheduler, cache_module
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,10 +65,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> InstanceClock:
     """Have the credentials, azure-core's policies and the service read clocks of our own."""
     clock = InstanceClock()
     monkeypatch.setattr(time, "time", clock.wall)  # read by azure-core
-    monkeypatch.setattr(Engine, "_wall", clock.wall)
-    monkeypatch.setattr(Engine, "_mono", clock.mono)
-    defaults = (clock.wall, clock.mono, random.random)
-    monkeypatch.setattr(LoopScheduler.__init__, "__defaults__", defaults)
+    sources = cache_module.Clock(clock.wall, clock.mono, random.random)
+    monkeypatch.setattr(cache_module.CachedTokenCredential, "_clock", sources)
+    monkeypatch.setattr(LoopScheduler.__init__, "__defaults__", (sources,))
     return clock
 
 
@@ -146,5 +144,10 @@ def host(worker: Any, settings: dict[str, str]) -> Iterator[FunctionsHost]:
 
 async def settle() -> None:
     """End what the sample would go on with: its first refresh, and its connections."""
-    await asyncio.gather(*scheduler(asyncio.get_running_loop())._under_way)
+    await asyncio.gather(*own_scheduler()._in_progress)
     await sys.modules["clients"].async_connections().close()
+
+
+def own_scheduler() -> LoopScheduler:
+    """Return the scheduler of the running loop."""
+    return aio_scheduler._schedulers[asyncio.get_running_loop()]

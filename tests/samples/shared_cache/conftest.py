@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.fernet import Fernet
 
-from scaffolding import Clock
-from shared_cache.fleet import START, Ledger, Member, RedisServer, why_not
+from scaffolding import Clock, manual_scheduler
+from shared_cache.fleet import KEYS, START, Ledger, Member, RedisServer, why_not
 
 
 @pytest.fixture
@@ -28,7 +27,7 @@ def server() -> Iterator[RedisServer]:
 @pytest.fixture
 def keys() -> str:
     """One encryption key."""
-    return Fernet.generate_key().decode()
+    return KEYS
 
 
 @pytest.fixture
@@ -45,9 +44,17 @@ def clock() -> Clock:
 
 @pytest.fixture(params=["sync", "aio"])
 def join(
-    request: pytest.FixtureRequest, server: RedisServer, keys: str, ledger: Ledger, clock: Clock
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    server: RedisServer,
+    keys: str,
+    ledger: Ledger,
+    clock: Clock,
 ) -> Iterator[Callable[..., Member]]:
-    """A function that returns another member of a fleet, with either driver."""
+    """A function that returns another member of a fleet, with either driver. Nothing refreshes
+    ahead but what the test has refreshed.
+    """
+    manual_scheduler(monkeypatch, clock)
     members = []
 
     def join(**options: Any) -> Member:

@@ -22,11 +22,22 @@ from typing import Any
 
 from azure.communication.common import CommunicationTokenCredential, aio
 from azure.core.credentials import AccessToken
+from cryptography.fernet import Fernet
 
 import shared_token_cache
-from scaffolding import DEADLINE, Clock, make_token, on_clock
+from scaffolding import (
+    DEADLINE,
+    Clock,
+    aio_credential,
+    cache_of,
+    loop_scheduler,
+    make_token,
+    on_clock,
+    refresh_ahead,
+)
 from shared_token_cache import AsyncSharedTokenCache, SharedTokenCache
 
+KEYS = Fernet.generate_key().decode()
 START = 4_000_000_000.0  # in the future, so that no token has really expired
 
 
@@ -127,6 +138,8 @@ class Member:
         timeout: float = 10,  # as long as a busy machine may take to answer
     ) -> None:
         self._loop = asyncio.new_event_loop() if asynchronous else None
+        if self._loop is not None:
+            loop_scheduler(self._loop, clock)
         cache = AsyncSharedTokenCache if asynchronous else SharedTokenCache
         on_time = type("Cache", (cache,), {"_wall": staticmethod(clock.wall)})
         self.cache: Any = on_time(url, keys, timeout=timeout)
@@ -156,13 +169,17 @@ class Member:
 
     def refresh_ahead(self, user: str) -> None:
         """Do what the background does when it finds a user's token due."""
-        credential = self.credential(user)
+        cache = cache_of(self.credential(user))
 
         async def refresh() -> None:
-            await credential._refresh_ahead()
+            task = aio_credential._refresh_ahead(cache)
+            if task is not None:
+                await task
 
-        credential._disarm()
-        self._settle(credential._refresh_ahead() if self._loop is None else refresh())
+        if self._loop is None:
+            refresh_ahead(cache)
+        else:
+            self._loop.run_until_complete(refresh())
 
     def forget(self) -> None:
         """Drop all credentials, as a process does that starts anew."""
@@ -197,12 +214,7 @@ class SlowClient:
             self._clock.advance(self._seconds)
             return operation(*args, **options)
 
-        return late if name in ("get", "set", "eval", "evalsha", "script_load") else operation
-
-    def lock(self, *args: Any, **options: Any) -> Any:
-        lock = self._client.lock(*args, **options)
-        lock.redis = self
-        return lock
+        return late if name == "eval" else operation
 
 
 @dataclass

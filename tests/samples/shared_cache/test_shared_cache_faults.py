@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from azure.core.credentials import AccessToken
 
 import shared_token_cache
 from scaffolding import DEADLINE, Clock, call_together
-from shared_cache.fleet import START, Ledger, Member, RedisServer, SlowClient
-from shared_token_cache import digest
+from shared_cache.fleet import KEYS, START, Ledger, Member, RedisServer, SlowClient
+from shared_token_cache import name_of
 
 USERS = [f"8:acs:resource_user-{number}" for number in range(50)]
-KEY = f"acs-token:{digest(USERS[0])}"
+KEY = name_of(KEYS, USERS[0])
 
 Join = Callable[..., Member]
 
@@ -161,13 +162,13 @@ def test_one_request_tries(
     member.get_token(USERS[0])
     assert len(caplog.records) == 1
     patience.advance(30)
-    get, seen = member.cache._client.get, []
+    run_script, seen = member.cache._client.eval, []
 
-    def ask_beside(key: str) -> Any:
+    def ask_beside(*args: Any) -> Any:
         seen.append(member.cache._retry_at - patience.mono())
-        return get(key)
+        return run_script(*args)
 
-    member.cache._client.get = ask_beside
+    member.cache._client.eval = ask_beside
     member.get_token(USERS[1])
     assert seen == [2]
     assert member.cache._retry_at == patience.mono() + 30
@@ -202,11 +203,84 @@ def test_issuer_fails_with_redis(join: Join, server: RedisServer) -> None:
         member.get_token(USERS[0])
 
 
-def test_value_of_another_type(join: Join, ledger: Ledger, server: RedisServer) -> None:
-    """A key that holds no text is an error of Redis, which no request notices."""
-    server.cli("lpush", KEY, "value")
-    assert join().get_token(USERS[0]).expires_on == START + 3600
+WRONG_VALUES = {
+    "a list": ["lpush", KEY, "value"],
+    "a hash": ["hset", KEY, "field", "value"],
+    "a megabyte": ["setrange", KEY, "1048576", "x"],
+    "too long by a byte": ["setrange", KEY, "16384", "x"],
+    "nothing": ["set", KEY, ""],
+}
+
+
+@pytest.mark.parametrize("command", WRONG_VALUES.values(), ids=WRONG_VALUES)
+def test_value_of_another_kind(
+    join: Join,
+    ledger: Ledger,
+    server: RedisServer,
+    caplog: pytest.LogCaptureFixture,
+    command: list[str],
+) -> None:
+    """A value of another type or size, under one user's key, is replaced; Redis stays in use."""
+    server.cli(*command)
+    first, second = join(), join()
+    for user in USERS[:2]:
+        assert first.get_token(user) == second.get_token(user)
+    assert ledger.total == 2
+    assert first.cache._retry_at == second.cache._retry_at == 0
+    assert [record.getMessage() for record in caplog.records] == [
+        "Redis held a value that none of the keys decrypts; dropped."
+    ]
+
+
+def test_longest_token(join: Join, ledger: Ledger) -> None:
+    """A token of eight thousand characters, the most that servers take in a header, is shared."""
+    first, second = join(), join()
+    first.issue = lambda user: AccessToken("x" * 8190, int(START) + 3600)
+    assert first.get_token(USERS[0]) == second.get_token(USERS[0])
+    assert ledger.total == 0
+
+
+@pytest.mark.parametrize("command", [["lpush", KEY, "value"], ["setrange", KEY, "99999", "x"]])
+def test_value_that_changes_while_a_token_is_issued(
+    join: Join, ledger: Ledger, server: RedisServer, command: list[str]
+) -> None:
+    """If another kind of value gets there meanwhile, the next request replaces it."""
+    member = join()
+    issue = member.issue
+
+    def replace_and_issue(user: str) -> object:
+        server.cli(*command)
+        return issue(user)
+
+    member.issue = replace_and_issue
+    member.get_token(USERS[0])
+    assert member.cache._retry_at == 0
+    newcomer = join()
+    assert newcomer.get_token(USERS[0]) == join().get_token(USERS[0])
+    assert ledger.total == 2
+
+
+LOCKS = {
+    "for ever": ["set", f"{KEY}:lock", "x"],
+    "for a day": ["set", f"{KEY}:lock", "x", "ex", "86400"],
+    "for two seconds too long": ["set", f"{KEY}:lock", "x", "px", "12000"],
+    "by a list": ["lpush", f"{KEY}:lock", "x"],
+}
+
+
+@pytest.mark.parametrize("command", LOCKS.values(), ids=LOCKS)
+def test_lock_that_does_not_expire_in_time(
+    join: Join, ledger: Ledger, server: RedisServer, command: list[str]
+) -> None:
+    """Nobody waits for a lock that none of us would have set."""
+    server.cli(*command)
+    member, naps = join(), []
+    member.cache._sleep = naps.append
+    token = member.get_token(USERS[0])
+    assert naps == []
+    assert join().get_token(USERS[0]) == token
     assert ledger.total == 1
+    assert server.cli("exists", f"{KEY}:lock") == "0"
 
 
 def test_options_go_to_the_client(keys: str, server: RedisServer) -> None:

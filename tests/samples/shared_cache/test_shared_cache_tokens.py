@@ -1,5 +1,6 @@
 """Members of a fleet within one process, on a real Redis: who issues, and who gets which token."""
 
+import itertools
 import logging
 import threading
 from collections.abc import Callable
@@ -11,34 +12,27 @@ from cryptography.fernet import Fernet
 
 import shared_token_cache
 from scaffolding import Call, Clock
-from shared_cache.fleet import START, Ledger, Member, RedisServer, SlowClient
-from shared_token_cache import digest
+from shared_cache.fleet import KEYS, START, Ledger, Member, RedisServer, SlowClient
+from shared_token_cache import DROP, LOCK, READ, name_of
 
 USER = "8:acs:resource_user"
-KEY = f"acs-token:{digest(USER)}"
-LOCK = f"{KEY}:lock"
+KEY = name_of(KEYS, USER)
+LOCK_KEY = f"{KEY}:lock"
 
 Join = Callable[..., Member]
 
 
-def before(member: Member, operation: str, act: Callable[[], object]) -> None:
-    """Have something happen just before a member's next ``eval`` or attempt to lock."""
+def before(member: Member, script: str, act: Callable[[], object]) -> None:
+    """Have something happen just before a member next has Redis run a script."""
     client, steps = member.cache._client, [act]
+    run_script = client.eval
 
-    def run(call: Callable[..., Any]) -> Callable[..., Any]:
-        def act_and_call(*args: Any, **options: Any) -> Any:
-            while steps:
-                Call(steps.pop()).value()  # on a thread, for the event loop of another member
-            return call(*args, **options)
+    def act_and_run(which: str, *args: Any) -> Any:
+        while steps and which == script:
+            Call(steps.pop()).value()  # on a thread, for the event loop of another member
+        return run_script(which, *args)
 
-        return act_and_call
-
-    if operation == "eval":
-        client.eval = run(client.eval)
-    else:
-        lock = client.lock(LOCK, timeout=10)
-        lock.acquire = run(lock.acquire)
-        client.lock = lambda *args, **options: lock
+    client.eval = act_and_run
 
 
 def test_one_issue_for_all(join: Join, ledger: Ledger, server: RedisServer) -> None:
@@ -49,7 +43,7 @@ def test_one_issue_for_all(join: Join, ledger: Ledger, server: RedisServer) -> N
     second.forget()
     assert second.get_token(USER) == token
     assert ledger.total == 1
-    assert server.cli("exists", LOCK) == "0"
+    assert server.cli("exists", LOCK_KEY) == "0"
 
 
 def test_lock_expires(join: Join, server: RedisServer) -> None:
@@ -58,7 +52,7 @@ def test_lock_expires(join: Join, server: RedisServer) -> None:
     issue, left = member.issue, []
 
     def look_first(user: str) -> object:
-        left.append(int(server.cli("pttl", LOCK)))
+        left.append(int(server.cli("pttl", LOCK_KEY)))
         return issue(user)
 
     member.issue = look_first
@@ -154,31 +148,38 @@ def test_late_to_drop(join: Join, ledger: Ledger) -> None:
     first.refuse(USER, old)
     second.refuse(USER, old)
     new = []
-    before(first, "eval", lambda: new.append(second.get_token(USER)))
+    before(first, DROP, lambda: new.append(second.get_token(USER)))
     assert first.get_token(USER) == new[0] != old
     assert ledger.total == 2
 
 
-def test_replaced_by_a_newcomer(join: Join, ledger: Ledger, server: RedisServer) -> None:
+def test_replaced_by_a_newcomer(
+    join: Join, ledger: Ledger, clock: Clock, server: RedisServer
+) -> None:
     """When another issues between the drop of a refused token and the lock, that is the new one."""
     first, newcomer = join(), join()
     old = first.get_token(USER)
     first.refuse(USER, old)
     new = []
-    before(first, "lock", lambda: new.append(newcomer.get_token(USER)))
+
+    def issue_another() -> None:
+        clock.advance(1)
+        new.append(newcomer.get_token(USER))
+
+    before(first, LOCK, issue_another)
     assert first.get_token(USER) == new[0] != old
     assert ledger.total == 2
-    assert server.cli("exists", LOCK) == "0"
+    assert server.cli("exists", LOCK_KEY) == "0"
 
 
 def test_late_to_lock(join: Join, ledger: Ledger, server: RedisServer) -> None:
     """Who gets the lock after another has issued looks again, and frees it."""
     first, second = join(), join()
     token = []
-    before(second, "lock", lambda: token.append(first.get_token(USER)))
+    before(second, LOCK, lambda: token.append(first.get_token(USER)))
     assert second.get_token(USER) == token[0]
     assert ledger.total == 1
-    assert server.cli("exists", LOCK) == "0"
+    assert server.cli("exists", LOCK_KEY) == "0"
 
 
 def test_refused_again_and_again(join: Join, ledger: Ledger, clock: Clock) -> None:
@@ -271,11 +272,11 @@ def test_wait_in_vain(
 ) -> None:
     """Who has waited long enough issues without the lock, shares it, and leaves the lock alone."""
     monkeypatch.setattr(shared_token_cache, "WAIT_SECONDS", 0)
-    server.cli("set", LOCK, "another's")
+    server.cli("set", LOCK_KEY, "another's")
     token = join().get_token(USER)
     assert join().get_token(USER) == token
     assert ledger.total == 1
-    assert server.cli("get", LOCK) == "another's"
+    assert server.cli("get", LOCK_KEY) == "another's"
 
 
 def test_slow_holder(
@@ -289,15 +290,15 @@ def test_slow_holder(
 
     def be_late(user: str) -> object:
         token = issue(user)
-        server.cli("del", LOCK)  # as it does after ten seconds
+        server.cli("del", LOCK_KEY)  # as it does after ten seconds
         tokens.append(Call(lambda: quick.get_token(USER)).value())
-        server.cli("set", LOCK, "another's")
+        server.cli("set", LOCK_KEY, "another's")
         return token
 
     slow.issue = be_late
     assert slow.get_token(USER) != tokens[0]
     assert join().get_token(USER) == tokens[0]
-    assert server.cli("get", LOCK) == "another's"
+    assert server.cli("get", LOCK_KEY) == "another's"
     assert ledger.total == 2
     assert caplog.records == []  # none of this is an error of Redis
 
@@ -308,7 +309,7 @@ def test_slow_holder_that_nobody_overtook(join: Join, ledger: Ledger, server: Re
     issue = slow.issue
 
     def be_late(user: str) -> object:
-        server.cli("del", LOCK)  # as it does after ten seconds
+        server.cli("del", LOCK_KEY)  # as it does after ten seconds
         return issue(user)
 
     slow.issue = be_late
@@ -329,7 +330,7 @@ def test_failed_issue(join: Join, ledger: Ledger, server: RedisServer) -> None:
     with pytest.raises(OSError, match="no route to host") as caught:
         first.get_token(USER)
     assert caught.value is error
-    assert server.cli("exists", LOCK) == "0"
+    assert server.cli("exists", LOCK_KEY) == "0"
     join().get_token(USER)
     assert ledger.total == 1
 
@@ -437,7 +438,7 @@ def test_tampered_value(
     tampered = {
         "altered": value[:60] + ("A" if value[60] != "A" else "B") + value[61:],
         "garbage": "\N{SNOWMAN}",
-        "another user's": server.cli("get", f"acs-token:{digest('8:acs:resource_other')}"),
+        "another user's": server.cli("get", name_of(KEYS, "8:acs:resource_other")),
         "another key's": Fernet(Fernet.generate_key()).encrypt(b"{}").decode(),
         "jwt": other,
     }
@@ -461,24 +462,97 @@ def test_tampered_value_and_failing_issuer(join: Join, server: RedisServer) -> N
     assert server.cli("exists", KEY) == "0"
 
 
-def test_rotated_key(join: Join, ledger: Ledger, clock: Clock, keys: str) -> None:
+def test_rotated_key(join: Join, ledger: Ledger, clock: Clock) -> None:
     """While the new key goes round, second and then first, no member misses another's tokens."""
-    new = Fernet.generate_key().decode()
-    one, other = join(), join(keys=f"{keys},{new}")
-    assert one.get_token(USER) == other.get_token(USER)
-    clock.advance(3500)
-    one, other = join(keys=f"{keys},{new}"), join(keys=f"{new},{keys}")
-    assert other.get_token(USER) == one.get_token(USER)
-    clock.advance(3500)
-    one, other = join(keys=f"{new},{keys}"), join(keys=new)
-    assert one.get_token(USER) == other.get_token(USER)
-    assert ledger.total == 3
+    old, new, last = (Fernet.generate_key().decode() for _ in range(3))
+    rounds = [
+        (f"{old},{last}", f"{old},{new},{last}"),
+        (f"{old},{new},{last}", f"{new},{old},{last}"),
+        (f"{new},{old},{last}", f"{new},{last}"),
+    ]
+    for keys in rounds:
+        one, other = (join(keys=each) for each in keys)
+        assert other.get_token(USER) == one.get_token(USER)
+        clock.advance(3500)
+    assert ledger.total == len(rounds)
+
+
+def test_rotation_without_the_clock(join: Join, ledger: Ledger) -> None:
+    """A change of the encrypting key leaves the token that is there."""
+    old, new, last = (Fernet.generate_key().decode() for _ in range(3))
+    token = join(keys=f"{old},{last}").get_token(USER)
+    assert join(keys=f"{new},{old},{last}").get_token(USER) == token
+    assert ledger.total == 1
 
 
 def test_key_that_the_other_has_not(join: Join, ledger: Ledger) -> None:
     """Members without a common key share nothing, but each gets its token."""
     one, other = join(), join(keys=Fernet.generate_key().decode())
     assert one.get_token(USER) != other.get_token(USER)
+    assert ledger.total == 2
+
+
+class Replay:
+    """Somebody who may write to Redis, and puts a value back before each of a member's reads."""
+
+    def __init__(self, server: RedisServer) -> None:
+        self._server = server
+        self._values: list[str] = []
+
+    def keep(self) -> None:
+        """Keep the value that is there."""
+        self._values.append(self._server.cli("get", KEY))
+
+    def against(self, member: Member) -> None:
+        """Put back what was kept, one after the other, whenever the member reads."""
+        run_script, values = member.cache._client.eval, itertools.cycle(self._values)
+
+        def put_back(script: str, *args: Any) -> Any:
+            if script == READ:
+                self._server.cli("set", KEY, next(values))
+            return run_script(script, *args)
+
+        member.cache._client.eval = put_back
+
+
+def test_replay_of_older_tokens(
+    join: Join, ledger: Ledger, clock: Clock, server: RedisServer
+) -> None:
+    """Whoever puts a user's older tokens back, whenever it is, does not keep the user from a token
+    that is not revoked: each refusal is followed by a new one.
+    """
+    first, replay, revoked = join(), Replay(server), []
+    for _ in range(4):
+        revoked.append(first.get_token(USER))
+        replay.keep()
+        first.refuse(USER, revoked[-1])
+        clock.advance(40)
+    victim = join()
+    replay.against(victim)
+    replayed = victim.get_token(USER)  # a newcomer cannot know
+    assert replayed in revoked
+    for issued in range(1, 9):
+        clock.advance(40)
+        victim.refuse(USER, replayed)
+        replayed = victim.get_token(USER)
+        assert replayed not in revoked
+        assert ledger.total == len(revoked) + issued
+
+
+def test_replay_at_a_roll_over(
+    join: Join, ledger: Ledger, clock: Clock, server: RedisServer
+) -> None:
+    """An older token that lives for longer does not take the place of one that is about to end."""
+    first, victim, replay = join(), join(), Replay(server)
+    first.issue = lambda user: AccessToken("revoked", int(START) + 86400)
+    first.get_token(USER)
+    replay.keep()
+    server.cli("flushall")
+    clock.advance(60)
+    victim.get_token(USER)
+    clock.advance(3500)
+    replay.against(victim)
+    assert victim.get_token(USER).token != "revoked"
     assert ledger.total == 2
 
 

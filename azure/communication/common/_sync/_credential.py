@@ -11,6 +11,7 @@ import inspect
 import queue
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from contextvars import Token
 from types import TracebackType
 from typing import Any, overload
 
@@ -20,7 +21,7 @@ from typing_extensions import Self  # azure-core has loaded it by now
 from .. import _token
 from .._arguments import read_arguments
 from .._cache import REFRESHING, CachedTokenCredential, TokenCache, error_to_raise
-from .._refresh import Action, Decision, Outcome, Refresh, closed
+from .._refresh import NOTHING, Action, Decision, Outcome, Refresh, closed
 from .._token import TokenLike
 from ._scheduler import arm, check_threads
 
@@ -275,38 +276,47 @@ def _result(cache: TokenCache, options: dict[str, Any]) -> AccessToken | Excepti
     claims = options.get("claims") or None
     waited: Refresh | None = None
     led: Refresh | None = None
-    while True:
-        request = Refresh(claims)
-        outcome: Outcome = None
-        try:
+    request, decision = Refresh(claims), NOTHING
+    outcome: Outcome = None
+    try:
+        while True:
+            mark = _mark(request)
             try:
-                decision = cache.begin(request, waited)
-                if decision.action is Action.LEAD:
-                    outcome = _call(cache, request.number, options)
-            finally:
+                try:
+                    decision = cache.begin(request, waited)
+                    if decision.action is Action.LEAD:
+                        outcome = _call(cache, options)
+                finally:
+                    cache.complete(request, outcome)
+            finally:  # again, if an interrupt came into it
                 cache.complete(request, outcome)
-        finally:  # again, if an interrupt came into it
-            cache.complete(request, outcome)
-        if decision.token is not None:
-            return decision.token
-        if decision.action is Action.RAISE:
-            return error_to_raise(decision, led)
-        waited = decision.refresh
-        if decision.action is Action.WAIT:
-            _wait(cache, decision)
-        else:
-            led = waited
+                REFRESHING.reset(mark)
+            if decision.token is not None:
+                return decision.token
+            if decision.action is Action.RAISE:
+                return error_to_raise(decision, led)
+            waited = decision.refresh
+            if decision.action is Action.WAIT:
+                _wait(cache, decision)
+            else:
+                led = waited
+            request, outcome = Refresh(claims), None
+    finally:
+        # The traceback of the refresher's error leads back to this frame: a cycle, if it led on.
+        del request, decision, outcome, waited, led
 
 
-def _call(cache: TokenCache, number: int, options: dict[str, Any]) -> Outcome:
+def _mark(request: Refresh) -> Token[frozenset[int]]:
+    """Have what runs here from now on, a finalizer for example, not wait for this refresh."""
+    return REFRESHING.set(REFRESHING.get() | {request.number})
+
+
+def _call(cache: TokenCache, options: dict[str, Any]) -> Outcome:
     """Call the source of tokens, and return what came of it."""
-    mark = REFRESHING.set(REFRESHING.get() | {number})
     try:
         return cache.read(cache.request(options))
     except Exception as error:  # noqa: BLE001 - the refresher is the user's
         return error
-    finally:
-        REFRESHING.reset(mark)
 
 
 def _wait(cache: TokenCache, decision: Decision) -> None:
@@ -322,24 +332,27 @@ def _wait(cache: TokenCache, decision: Decision) -> None:
 
 def _refresh_ahead(cache: TokenCache) -> None:
     """Refresh in the background, if it should be; called on a worker."""
-    request = Refresh(ahead=True)
+    request, decision = Refresh(ahead=True), NOTHING
     outcome: Outcome = None
+    mark = _mark(request)
     try:
         try:
             decision = cache.begin(request)
             if decision.action is Action.LEAD:
-                outcome = _call_in_background(cache, request.number)
+                outcome = _call_in_background(cache)
             else:
                 cache.changed()
         finally:
             cache.complete(request, outcome)
     finally:  # again, if an interrupt came into it
         cache.complete(request, outcome)
+        REFRESHING.reset(mark)
+        del request, decision, outcome  # to which the traceback of the refresher's error leads back
 
 
-def _call_in_background(cache: TokenCache, number: int) -> Outcome:
+def _call_in_background(cache: TokenCache) -> Outcome:
     try:
-        return _call(cache, number, {})
+        return _call(cache, {})
     except BaseException as error:  # noqa: BLE001 - there is no caller to interrupt
         return RuntimeError(f"token_refresher raised {type(error).__name__}")
 
