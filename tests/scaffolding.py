@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 import weakref
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from contextvars import Context
@@ -620,6 +621,34 @@ class LineFault(Fault):
         if event == "line":
             self._count(frame)
         return self._pass_line
+
+
+def distinct_points(kind: type[Fault], act: Callable[[], object], passes: int) -> list[int]:
+    """Do something, which may fail, and return the numbers of its points, but for loops.
+
+    A line that is reached by the same way counts so many times.
+    """
+    found: list[int] = []
+    numbers = itertools.count(1)
+    counts: Counter[tuple[object, ...]] = Counter()
+
+    class Recorder(kind):  # type: ignore[misc, valid-type]
+        def _count(self, frame: FrameType) -> None:
+            way = tuple((f.f_code, f.f_lineno) for f in _frames(frame) if _is_own(f))
+            counts[way] += 1
+            number = next(numbers)
+            if counts[way] <= passes:
+                found.append(number)
+
+    with contextlib.suppress(Exception), Recorder(0, act):
+        act()
+    return found
+
+
+def _frames(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
 
 
 def _is_own(frame: FrameType) -> bool:
