@@ -550,10 +550,11 @@ class ThreadWatch:
         return [t for t in threading.enumerate() if t.name == name and t not in self._before]
 
     def wait_for_end(self) -> None:
-        """Block until none runs."""
-        for thread in self.alive():
-            thread.join(DEADLINE)
-        assert not self.alive(), f"threads still run after {DEADLINE} seconds"
+        """Block until none runs, nor any that those have started."""
+        give_up_at = time.monotonic() + DEADLINE
+        while threads := self.alive():
+            assert time.monotonic() < give_up_at, f"threads still run after {DEADLINE} seconds"
+            threads[0].join(DEADLINE)
 
 
 class Fault:
