@@ -576,9 +576,10 @@ class Fault:
         """Tell whether there were as many points."""
         return self._left <= 0
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> "Fault":
         gc.disable()  # an exception in another test's finalizer would be lost as well
         sys.setprofile(self._pass)
+        return self
 
     def __exit__(self, *exc_info: object) -> None:
         sys.setprofile(None)
@@ -606,10 +607,11 @@ class CallFault(Fault):
 class LineFault(Fault):
     """The same at each line of the package's own code."""
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> "Fault":
         gc.disable()
         self._tracer = sys.gettrace()
         sys.settrace(self._enter_frame)
+        return self
 
     def __exit__(self, *exc_info: object) -> None:
         sys.settrace(self._tracer)

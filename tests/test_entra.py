@@ -181,7 +181,7 @@ def test_the_request_is_that_of_an_azure_client(way: Way, clock: Clock) -> None:
     assert headers["content-type"] == "application/json"
     assert headers["accept"] == "application/json"
     assert headers["x-ms-client-request-id"]
-    assert headers["user-agent"].startswith("azsdk-python-communication-common/1.0.0b1 Python/")
+    assert headers["user-agent"].startswith("azsdk-python-communication-common/1.0.0b2 Python/")
 
 
 def test_the_token_is_the_one_of_the_answer(way: Way, clock: Clock) -> None:

@@ -1,6 +1,7 @@
 """What coroutines, event loops and cancellation do to one asynchronous credential."""
 
 import asyncio
+import contextlib
 import gc
 import logging
 import sys
@@ -18,6 +19,7 @@ from azure.core.credentials import AccessToken
 from scaffolding import (
     DEADLINE,
     Call,
+    CallFault,
     Clock,
     Issuer,
     Tally,
@@ -56,6 +58,15 @@ def short_refreshes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a refresh take a twentieth of a second at most, in real time."""
     monkeypatch.setattr(rules, "REFRESH_SECONDS", 0.05)
     monkeypatch.setattr(aio_credential, "REFRESH_SECONDS", 0.05)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_collector() -> Iterator[None]:
+    """A collector that leaves alone what there was before these tests."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
@@ -669,6 +680,40 @@ def test_a_refresher_that_waits_for_itself_through_a_helper_ends(
     with pytest.raises(TimeoutError, match="60 seconds"):
         run_async(credential.get_token())
     assert issuer.calls == 1
+
+
+# ---- Finalizers
+
+
+def test_a_finalizer_may_close_the_credential_at_any_point(clock: Clock) -> None:
+    """Wherever it hits the loop's thread, nobody hangs and the credential is closed."""
+
+    def attempt(nth: int, loop: asyncio.AbstractEventLoop) -> bool:
+        def finalize() -> None:
+            with contextlib.suppress(StopIteration):  # a coroutine that has nothing to wait for
+                credential.close().send(None)
+
+        async def ask() -> list[Any]:
+            calls = [credential.get_token() for _ in range(2)]
+            return await asyncio.gather(*calls, return_exceptions=True)
+
+        credential = on_clock(CommunicationTokenCredential, clock)(
+            token_refresher=Issuer(wall=clock.wall).issue, proactive_refresh=True
+        )
+        with CallFault(nth, finalize) as fault:
+            results = loop.run_until_complete(ask())
+        assert state_of(credential).closed == fault.happened
+        tokens = {result.token for result in results if isinstance(result, AccessToken)}
+        errors = [str(result) for result in results if isinstance(result, Exception)]
+        assert len(tokens) == 1 or fault.happened
+        assert all("has been closed" in error for error in errors)
+        return fault.happened
+
+    def play() -> int:
+        with contextlib.closing(asyncio.new_event_loop()) as loop:
+            return next(nth for nth in range(1, 10_000, 7) if not attempt(nth, loop))
+
+    assert Call(play).value() > 100
 
 
 # ---- asyncio's debug mode

@@ -408,6 +408,26 @@ def test_an_error_that_is_kept_leads_to_plain_values_alone(
     assert any(isinstance(thing, error_type) for thing in things)
 
 
+def test_an_error_of_the_package_knows_nothing_of_what_its_caller_handles(
+    way: Way, clock: Clock
+) -> None:
+    """azure-core's errors keep what is being handled when they are made."""
+    credential = on_clock(way.Credential, clock)(
+        token_refresher=lambda: make_token(clock.wall() + 60)
+    )
+    for _ in range(4):
+        with suppress(ClientAuthenticationError):
+            token = way.call(credential.get_token).token
+            try:
+                raise HttpResponseError("refused", FakeResponse(request(), Answer(401)))  # type: ignore[arg-type]
+            except HttpResponseError:
+                credential.invalidate_token(token)
+    things = list(reachable(credential))
+    assert any(isinstance(thing, ClientAuthenticationError) for thing in things)
+    assert [thing for thing in things if isinstance(thing, (FrameType, TracebackType))] == []
+    assert [thing for thing in things if SECRET in repr(thing) or thing == "refused"] == []
+
+
 @pytest.mark.parametrize("result", ["expired", "refused", "in a text"])
 def test_an_unusable_token_is_forgotten(way: Way, clock: Clock, result: str) -> None:
     """Neither the credential nor the error that says so leads to it."""

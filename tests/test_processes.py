@@ -286,7 +286,7 @@ def test_a_finalizer_may_close_a_credential_at_its_first_use(clock: Clock, victi
 
         return [Call(ask).value(), repr(credentials[victim]), fault.happened]
 
-    for nth in range(1, 1_000, 7):
+    for nth in range(1, 1_000, 13):
         fault = Fault(nth, credentials[victim].close)
         outcome, closed, happened = in_child(use)
         if not happened:

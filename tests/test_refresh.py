@@ -354,6 +354,13 @@ def test_retry_after_wins_over_a_shorter_hold(header: object, wait: float) -> No
     assert decide(state, at(3600)) is expected
 
 
+def test_a_failure_beside_another_does_not_shorten_its_retry_after() -> None:
+    """A refresh for claims may end after one that was told to wait."""
+    state = failed(failed(EMPTY, at(0), busy("100")), at(1), claims="c")
+    assert state.hold_until == at(100).mono
+    assert due_in(rules.replace(state, proactive=True), at(1)) == 99
+
+
 @pytest.mark.parametrize("header", ["soon", "Tue, 24 Nov 2026 03:04:05 GMT", "nan", object()])
 def test_a_retry_after_that_is_no_number_is_ignored(header: object) -> None:
     """It must not hide the failure that it came with."""

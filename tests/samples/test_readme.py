@@ -57,7 +57,7 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-@pytest.mark.parametrize("file", [*FILES, "tests/benchmarks/README.md"])
+@pytest.mark.parametrize("file", [*FILES, "samples/web/README.md", "tests/benchmarks/README.md"])
 def test_links(file: str) -> None:
     """Links within the repository lead to files and headings that there are."""
     page = ROOT / file

@@ -108,7 +108,7 @@ class Exchange:
     :keyword str resource_endpoint: The endpoint of the resource.
     :keyword token_credential: The Entra credential.
     :keyword scopes: Scopes of the Entra token; all under one of three prefixes.
-    :raises TypeError: If an argument has a wrong type, or a pipeline option is of no use here.
+    :raises TypeError: If an argument has a wrong type, or a pipeline option cannot be used here.
     :raises ValueError: If the endpoint is malformed, or the scopes do not fit.
     """
 

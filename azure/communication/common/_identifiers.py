@@ -331,7 +331,7 @@ class CommunicationUserIdentifier(_Identifier[CommunicationUserProperties]):
     __match_args__ = ("id",)
 
     kind: Any = CommunicationIdentifierKind.COMMUNICATION_USER
-    """The kind of identifier, for the SDKs' sake without a type; see the protocol."""
+    """The kind of identifier, untyped because each SDK has its own enum; see the protocol."""
 
     def __init__(self, id: str, *, raw_id: str | None = None) -> None:
         properties: CommunicationUserProperties = {"id": _text("id", id)}
@@ -364,7 +364,7 @@ class PhoneNumberIdentifier(_Identifier[PhoneNumberProperties]):
     __match_args__ = ("value",)
 
     kind: Any = CommunicationIdentifierKind.PHONE_NUMBER
-    """The kind of identifier, for the SDKs' sake without a type; see the protocol."""
+    """The kind of identifier, untyped because each SDK has its own enum; see the protocol."""
 
     def __init__(self, value: str, *, raw_id: str | None = None) -> None:
         value = _text("value", value)
@@ -408,7 +408,7 @@ class MicrosoftTeamsUserIdentifier(_Identifier[MicrosoftTeamsUserProperties]):
     __match_args__ = ("user_id", "is_anonymous", "cloud")
 
     kind: Any = CommunicationIdentifierKind.MICROSOFT_TEAMS_USER
-    """The kind of identifier, for the SDKs' sake without a type; see the protocol."""
+    """The kind of identifier, untyped because each SDK has its own enum; see the protocol."""
 
     def __init__(
         self,
@@ -465,7 +465,7 @@ class MicrosoftTeamsAppIdentifier(_Identifier[MicrosoftTeamsAppProperties]):
     __match_args__ = ("app_id", "cloud")
 
     kind: Any = CommunicationIdentifierKind.MICROSOFT_TEAMS_APP
-    """The kind of identifier, for the SDKs' sake without a type; see the protocol."""
+    """The kind of identifier, untyped because each SDK has its own enum; see the protocol."""
 
     def __init__(
         self,
@@ -514,7 +514,7 @@ class TeamsExtensionUserIdentifier(_Identifier[TeamsExtensionUserProperties]):
     __match_args__ = ("user_id", "tenant_id", "resource_id", "cloud")
 
     kind: Any = CommunicationIdentifierKind.TEAMS_EXTENSION_USER
-    """The kind of identifier, for the SDKs' sake without a type; see the protocol."""
+    """The kind of identifier, untyped because each SDK has its own enum; see the protocol."""
 
     def __init__(
         self,
@@ -583,7 +583,7 @@ class UnknownIdentifier(_Identifier[Mapping[str, Any]]):
     __match_args__ = ("identifier",)
 
     kind: Any = CommunicationIdentifierKind.UNKNOWN
-    """The kind of identifier, for the SDKs' sake without a type; see the protocol."""
+    """The kind of identifier, untyped because each SDK has its own enum; see the protocol."""
 
     def __init__(self, identifier: str) -> None:
         self._hold(_text("identifier", identifier), {})

@@ -453,7 +453,8 @@ def _fail(state: State, error: Exception, now: Now, claims: str | None, jitter: 
     left, wait = life_left(state, now), retry_after(error)
     if left > 0:
         if wait:
-            state = replace(state, hold_until=now.mono + wait, error=to_keep(error))
+            hold_until = max(state.hold_until, now.mono + wait)
+            state = replace(state, hold_until=hold_until, error=to_keep(error))
         # Claims that cannot be met say nothing about the valid token.
         return state if claims is not None else _postpone(state, left, now, wait)
     failures = state.failures + 1
@@ -461,8 +462,8 @@ def _fail(state: State, error: Exception, now: Now, claims: str | None, jitter: 
     return replace(
         state,
         failures=failures,
-        hold_until=now.mono + hold,
-        background_at=now.mono + max(RETRY_FLOOR_SECONDS, hold),
+        hold_until=max(state.hold_until, now.mono + hold),  # another may have been told to wait
+        background_at=max(state.background_at, now.mono + max(RETRY_FLOOR_SECONDS, hold)),
         error=to_keep(error),
     )
 

@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -42,16 +43,30 @@ START = 4_000_000_000.0  # in the future, so that no token has really expired
 
 
 class RedisServer:
-    """A server on a Unix socket, which forgets everything when it stops."""
+    """A server on a Unix socket, which forgets everything when it stops.
 
-    def __init__(self, folder: Path) -> None:
+    With ``tcp``, its URL is that of a port on the loopback interface.
+    """
+
+    def __init__(self, folder: Path, *, tcp: bool = False) -> None:
         self._socket = folder / "redis.sock"
         self.url = f"unix://{self._socket}"
+        self._port = 0
+        if tcp:
+            with socket.create_server(("127.0.0.1", 0)) as free:
+                self._port = free.getsockname()[1]
+            self.url = f"redis://127.0.0.1:{self._port}/0"
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        options = {"port": "0", "unixsocket": str(self._socket), "save": "", "appendonly": "no"}
+        options = {
+            "bind": "127.0.0.1",
+            "port": str(self._port),
+            "unixsocket": str(self._socket),
+            "save": "",
+            "appendonly": "no",
+        }
         arguments = [text for name, value in options.items() for text in (f"--{name}", value)]
         self._process = subprocess.Popen(
             ["redis-server", *arguments], stdout=subprocess.PIPE, text=True

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import TypeAlias
 
 from .._cache import SYSTEM_CLOCK, Clock, TokenCache, nowhere
-from .._schedule import Schedule
+from .._schedule import Reference, Schedule
 
 MAX_REFRESHES = 64
 NEVER = float("inf")
@@ -35,6 +35,8 @@ class LoopScheduler:
 
     def __init__(self, refresh: RefreshAhead, clock: Clock = SYSTEM_CLOCK) -> None:
         self.schedule = Schedule(clock)
+        self._changed: dict[Reference, None] = {}
+        self._is_busy = False  # with the schedule: a finalizer may come in between
         self._refresh = refresh
         self._next_look = NEVER  # in the loop's time
         # Weak, since a reference to a task would keep its closed loop alive.
@@ -42,22 +44,53 @@ class LoopScheduler:
 
     def add(self, cache: TokenCache) -> None:
         """Set the timer of a cache by its state."""
-        self.schedule.add(cache)
-        self._set_timer()
+        self._changed[weakref.ref(cache)] = None
+        self._take_changed()
 
     def run_due(self) -> None:
         """Start to refresh what is due, but no more at once than 64."""
-        for reference in self.schedule.pop_due(MAX_REFRESHES - len(self._in_progress)):
+        self._is_busy = True
+        try:
+            references = self.schedule.pop_due(MAX_REFRESHES - len(self._in_progress))
+        finally:
+            self._is_busy = False
+        for reference in references:
             cache = reference()
             task = self._refresh(cache) if cache is not None else None
             if task is not None:
                 self._in_progress.add(task)
                 task.add_done_callback(self._discard)
-        self._set_timer()
+        self._take_changed()
+
+    def _take_changed(self) -> None:
+        """Set the timers of what has changed, and that of the loop."""
+        if self._is_busy:  # then whoever is does it
+            return
+        self._is_busy = True
+        try:
+            while True:
+                while self._changed:
+                    self._take_next()
+                self._set_timer()
+                if not self._changed:
+                    break
+        finally:
+            self._is_busy = False
+
+    def _take_next(self) -> None:
+        reference = next(iter(self._changed))
+        cache = reference()
+        del self._changed[reference]
+        try:
+            if cache is not None:
+                self.schedule.add(cache)
+        except BaseException:
+            self._changed[reference] = None
+            raise
 
     def _discard(self, task: "asyncio.Task[None]") -> None:
         self._in_progress.discard(task)
-        self._set_timer()
+        self._take_changed()
 
     def _set_timer(self) -> None:
         if not len(self.schedule) or len(self._in_progress) >= MAX_REFRESHES:
@@ -86,7 +119,7 @@ def scheduler(loop: Loop, refresh: RefreshAhead) -> LoopScheduler:
     """Return the scheduler of a loop, made at its first use."""
     found = _schedulers.get(loop)
     if found is None:
-        found = _schedulers[loop] = LoopScheduler(refresh)
+        found = _schedulers.setdefault(loop, LoopScheduler(refresh))
     return found
 
 
