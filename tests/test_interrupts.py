@@ -561,9 +561,9 @@ class LoopScene:
             if task.done():
                 self.own.discard(task)
 
-    def make(self) -> aio.CommunicationTokenCredential:
+    def make(self, refresher: Any = None) -> aio.CommunicationTokenCredential:
         return on_clock(aio.CommunicationTokenCredential, self.clock)(
-            self.token, token_refresher=self.issue, proactive_refresh=True
+            self.token, token_refresher=refresher or self.issue, proactive_refresh=True
         )
 
     async def issue(self) -> str:
@@ -726,6 +726,19 @@ def test_moving_to_another_loop(everywhere: Everywhere) -> None:
             scene.token, token_refresher=scene.issue, proactive_refresh=True
         )
         yield lambda: scene.run(scene.credential.get_token)
+        scene.check()
+
+    everywhere(scenario)
+
+
+def test_constructor_on_a_loop(everywhere: Everywhere) -> None:
+    """After an interrupted constructor, the next one makes a credential that is refreshed."""
+
+    def scenario() -> Steps:
+        scene = LoopScene(LIFE)
+        scene.scheduler = loop_scheduler(scene.loop, scene.clock)  # which has set no timer yet
+        yield lambda: scene.run(lambda: scene.make(lambda: scene.token))
+        scene.credential = scene.run(scene.make)
         scene.check()
 
     everywhere(scenario)

@@ -12,7 +12,7 @@ import contextvars
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from .._cache import SYSTEM_CLOCK, Clock, TokenCache, nowhere
 from .._schedule import Reference, Schedule
@@ -20,6 +20,7 @@ from .._schedule import Reference, Schedule
 MAX_REFRESHES = 64
 NEVER = float("inf")
 
+T = TypeVar("T")
 Loop: TypeAlias = asyncio.AbstractEventLoop
 RefreshAhead: TypeAlias = Callable[[TokenCache], "asyncio.Task[None] | None"]
 
@@ -49,12 +50,7 @@ class LoopScheduler:
 
     def run_due(self) -> None:
         """Start to refresh what is due, but no more at once than 64."""
-        self._is_busy = True
-        try:
-            references = self.schedule.pop_due(MAX_REFRESHES - len(self._in_progress))
-        finally:
-            self._is_busy = False
-        for reference in references:
+        for reference in self._alone(self._pop_due):
             cache = reference()
             task = self._refresh(cache) if cache is not None else None
             if task is not None:
@@ -66,22 +62,35 @@ class LoopScheduler:
         """Set the timers of what has changed, and that of the loop."""
         if self._is_busy:  # then whoever is does it
             return
-        self._is_busy = True
+        self._alone(self._take_all)
+
+    def _alone(self, work: Callable[[], T]) -> T:
+        """Do something with the schedule, which nobody else enters meanwhile."""
         try:
-            while True:
-                while self._changed:
-                    self._take_next()
-                self._set_timer()
-                if not self._changed:
-                    break
-        finally:
+            try:
+                self._is_busy = True
+                return work()
+            finally:
+                self._is_busy = False
+        finally:  # again, if an interrupt came into it
             self._is_busy = False
+
+    def _pop_due(self) -> list[Reference]:
+        return self.schedule.pop_due(MAX_REFRESHES - len(self._in_progress))
+
+    def _take_all(self) -> None:
+        while True:
+            while self._changed:
+                self._take_next()
+            self._set_timer()
+            if not self._changed:
+                return
 
     def _take_next(self) -> None:
         reference = next(iter(self._changed))
         cache = reference()
-        del self._changed[reference]
         try:
+            del self._changed[reference]
             if cache is not None:
                 self.schedule.add(cache)
         except BaseException:
