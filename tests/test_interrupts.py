@@ -401,7 +401,6 @@ class Due(Scene):
         monkeypatch.setattr(sync_scheduler, "Scheduler", lambda _: self.make_scheduler())
         monkeypatch.setattr(sync_scheduler, "IDLE_SECONDS", 0)
         monkeypatch.setattr(schedule_module, "LONGEST_SLEEP_SECONDS", 0)
-        self.scheduler.run_due()
         self.clock.advance(DUE)
         self.answers.append(self.close)
 

@@ -67,12 +67,9 @@ class LoopScheduler:
     def _alone(self, work: Callable[[], T]) -> T:
         """Do something with the schedule, which nobody else enters meanwhile."""
         try:
-            try:
-                self._is_busy = True
-                return work()
-            finally:
-                self._is_busy = False
-        finally:  # again, if an interrupt came into it
+            self._is_busy = True
+            return work()
+        finally:  # if an interrupt comes here, the next look sets it right
             self._is_busy = False
 
     def _pop_due(self) -> list[Reference]:
