@@ -725,6 +725,9 @@ def test_moving_to_another_loop(everywhere: Everywhere) -> None:
             scene.token, token_refresher=scene.issue, proactive_refresh=True
         )
         yield lambda: scene.run(scene.credential.get_token)
+        scene.run(scene.credential.get_token)
+        scene.run(lambda: asyncio.sleep(DUE))
+        assert scene.issuer.calls == 1, "the background has not refreshed the token"
         scene.check()
 
     everywhere(scenario)
