@@ -83,7 +83,11 @@ class Scheduler:
             if self._calls.empty():
                 self.wake()
             return
-        thread = new_thread(self._run)
+        try:
+            thread = new_thread(self._run)
+        except RuntimeError as error:  # a sub-interpreter may allow no daemon threads
+            warn_once(error)
+            return
         reference = weakref.ref(thread)
         if self.runner.setdefault("thread", reference) is reference and not start(thread):
             self.runner.clear()  # the next one may find that there are threads
@@ -248,19 +252,24 @@ _warned = False
 
 def start(thread: threading.Thread) -> bool:
     """Start a thread; where none can be had, say so once and leave it to the callers."""
-    global _warned
     try:
         thread.start()
     except RuntimeError as error:  # the limit of threads, or the interpreter is about to exit
-        if not _warned:
-            _warned = True
-            _LOGGER.warning(
-                "Proactive refresh is off: no thread could be started (%s). Tokens are refreshed "
-                "on demand.",
-                str(error),  # whose frames hold a cache
-            )
+        warn_once(error)
         return False
     return True
+
+
+def warn_once(error: RuntimeError) -> None:
+    """Say why there is no thread."""
+    global _warned
+    if not _warned:
+        _warned = True
+        _LOGGER.warning(
+            "Proactive refresh is off: no thread could be started (%s). Tokens are refreshed "
+            "on demand.",
+            error,
+        )
 
 
 def report_exception() -> None:
