@@ -655,6 +655,6 @@ def _frames(frame: FrameType | None) -> Iterator[FrameType]:
 
 
 def _is_own(frame: FrameType) -> bool:
-    if frame.f_code.co_name == "_count_void":  # a weak reference's callback
-        return False
+    if frame.f_code.co_name in ("_count_void", "<genexpr>"):
+        return False  # in a weak reference's callback, or a generator's end, Python loses exceptions
     return frame.f_code.co_filename.startswith(_PACKAGE)
