@@ -649,18 +649,23 @@ class LoopScene:
         assert [text for text in self.complaints if "azure/communication/common" in text] == []
 
 
+needs_eager_tasks = pytest.mark.skipif(not EAGER, reason="asyncio has no eager tasks yet")
 each_factory = pytest.mark.parametrize(
     "is_eager",
-    [
-        False,
-        pytest.param(True, marks=pytest.mark.skipif(not EAGER, reason="Python 3.12 is the first")),
-    ],
+    [False, pytest.param(True, marks=needs_eager_tasks)],
     ids=["tasks", "eager tasks"],
 )
 
 
-@each_factory
-@pytest.mark.parametrize("outcome", ["token", "error"])
+@pytest.mark.parametrize(
+    ("outcome", "is_eager"),
+    [
+        ("token", False),
+        ("error", False),
+        pytest.param("token", True, marks=needs_eager_tasks),
+    ],
+    ids=["token", "error", "token, eager tasks"],
+)
 def test_leader_on_a_loop(everywhere: Everywhere, is_eager: bool, outcome: str) -> None:
     """An interrupt that stops the loop strands nobody when the loop goes on."""
 
@@ -679,12 +684,11 @@ def test_leader_on_a_loop(everywhere: Everywhere, is_eager: bool, outcome: str) 
     everywhere(scenario, passes=1)
 
 
-@each_factory
-def test_background_refresh_on_a_loop(everywhere: Everywhere, is_eager: bool) -> None:
+def test_background_refresh_on_a_loop(everywhere: Everywhere) -> None:
     """An interrupt of the timer, or of the refresh that it starts, does not end the background."""
 
     def scenario() -> Steps:
-        scene = LoopScene(LIFE, is_eager=is_eager)
+        scene = LoopScene(LIFE)
         yield lambda: scene.run(lambda: asyncio.sleep(DUE))
         scene.check()
 
