@@ -656,5 +656,5 @@ def _frames(frame: FrameType | None) -> Iterator[FrameType]:
 
 def _is_own(frame: FrameType) -> bool:
     if frame.f_code.co_name in ("_count_void", "<genexpr>"):
-        return False  # in a weak reference's callback, or a generator's end, Python loses exceptions
+        return False  # Python loses what a weak reference's callback or a generator's end raises
     return frame.f_code.co_filename.startswith(_PACKAGE)

@@ -268,7 +268,7 @@ def warn_once(error: RuntimeError) -> None:
         _LOGGER.warning(
             "Proactive refresh is off: no thread could be started (%s). Tokens are refreshed "
             "on demand.",
-            error,
+            str(error),  # whose frames lead to the credential
         )
 
 
