@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 import weakref
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from contextvars import Context
@@ -549,10 +550,11 @@ class ThreadWatch:
         return [t for t in threading.enumerate() if t.name == name and t not in self._before]
 
     def wait_for_end(self) -> None:
-        """Block until none runs."""
-        for thread in self.alive():
-            thread.join(DEADLINE)
-        assert not self.alive(), f"threads still run after {DEADLINE} seconds"
+        """Block until none runs, nor any that those have started."""
+        give_up_at = time.monotonic() + DEADLINE
+        while threads := self.alive():
+            assert time.monotonic() < give_up_at, f"threads still run after {DEADLINE} seconds"
+            threads[0].join(DEADLINE)
 
 
 class Fault:
@@ -624,5 +626,35 @@ class LineFault(Fault):
         return self._pass_line
 
 
+def distinct_points(kind: type[Fault], act: Callable[[], object], passes: int) -> list[int]:
+    """Do something, which may fail, and return the numbers of its points, but for loops.
+
+    A line that is reached by the same way counts so many times.
+    """
+    found: list[int] = []
+    numbers = itertools.count(1)
+    counts: Counter[tuple[object, ...]] = Counter()
+
+    class Recorder(kind):  # type: ignore[misc, valid-type]
+        def _count(self, frame: FrameType) -> None:
+            way = tuple((f.f_code, f.f_lineno) for f in _frames(frame) if _is_own(f))
+            counts[way] += 1
+            number = next(numbers)
+            if counts[way] <= passes:
+                found.append(number)
+
+    with contextlib.suppress(Exception), Recorder(0, act):
+        act()
+    return found
+
+
+def _frames(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
 def _is_own(frame: FrameType) -> bool:
+    if frame.f_code.co_name in ("_count_void", "<genexpr>"):
+        return False  # Python loses what a weak reference's callback or a generator's end raises
     return frame.f_code.co_filename.startswith(_PACKAGE)

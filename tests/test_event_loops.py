@@ -527,6 +527,8 @@ def test_a_loop_that_has_stopped_refreshes_nothing_ahead(clock: Clock) -> None:
 
     async def armed() -> bool:
         await credential.get_token()
+        for _ in range(2):  # it is armed in the loop's next iteration
+            await asyncio.sleep(0)
         return cache_of(credential) in armed_caches()
 
     with running_loop() as loop:

@@ -64,6 +64,20 @@ class Schedule:
         if cache.state.closed:  # since its due time was computed
             self.remove(cache)
 
+    def take(self, changed: dict[Reference, None]) -> None:
+        """Set the timers of what a driver has noted as changed, and take it out of its notes."""
+        noted = list(changed)
+        try:
+            for reference in noted:
+                changed.pop(reference, None)
+                cache = reference()
+                if cache is not None:
+                    self.add(cache)
+        except BaseException as error:
+            if not isinstance(error, Exception):  # an interrupt; an error would come again
+                changed.update(dict.fromkeys(noted))
+            raise
+
     def remove(self, cache: TokenCache) -> None:
         """Disarm a cache. May be called from any thread."""
         if cache.entry:

@@ -25,7 +25,12 @@ class EntraExchange(Exchange):
     It takes the arguments of :class:`Exchange`. Constructing it does no I/O.
     """
 
-    _imported_when_sending = ("azure.core.rest._requests_basic", "netrc", "encodings.idna")
+    _imported_when_sending = (
+        "azure.core.rest._requests_basic",
+        "netrc",
+        "encodings.idna",
+        "subprocess",  # by platform, for the user agent
+    )
 
     def __init__(self, *, token_credential: Any, **options: Any) -> None:
         check_token_credential(token_credential, "token_credential", sync=True)

@@ -83,7 +83,11 @@ class Scheduler:
             if self._calls.empty():
                 self.wake()
             return
-        thread = new_thread(self._run)
+        try:
+            thread = new_thread(self._run)
+        except RuntimeError as error:  # a sub-interpreter may allow no daemon threads
+            warn_once(error)
+            return
         reference = weakref.ref(thread)
         if self.runner.setdefault("thread", reference) is reference and not start(thread):
             self.runner.clear()  # the next one may find that there are threads
@@ -94,17 +98,7 @@ class Scheduler:
 
     def run_due(self) -> float:
         """Hand what is due to the workers; return how many seconds to sleep, 0 if there is more."""
-        changed = list(self._changed)
-        try:
-            for reference in changed:
-                self._changed.pop(reference, None)
-                cache = reference()
-                if cache is not None:
-                    self.schedule.add(cache)
-        except BaseException as error:
-            if not isinstance(error, Exception):  # an interrupt; an error would come again
-                self._changed.update(dict.fromkeys(changed))
-            raise
+        self.schedule.take(self._changed)
         for reference in self.schedule.pop_due():
             self.workers.submit(reference)
         self.workers.start_needed()
@@ -125,8 +119,8 @@ class Scheduler:
             arm(cache, self.refresh)
 
     def _run(self) -> None:
-        was_empty = False
         try:
+            was_empty = False
             while not self.is_retired:
                 if self.is_outdated:
                     _LOGGER.warning("Proactive refresh is off: %s", _OUTDATED)
@@ -217,8 +211,8 @@ class Workers:
 
     def _wait_for_call(self, me: threading.Thread) -> bool:
         """Wait until there is something to do; tell whether there is."""
-        self._idle[me] = None
         try:
+            self._idle[me] = None
             with suppress(queue.Empty):
                 self._calls.get(timeout=IDLE_SECONDS)
                 return True
@@ -248,19 +242,24 @@ _warned = False
 
 def start(thread: threading.Thread) -> bool:
     """Start a thread; where none can be had, say so once and leave it to the callers."""
-    global _warned
     try:
         thread.start()
     except RuntimeError as error:  # the limit of threads, or the interpreter is about to exit
-        if not _warned:
-            _warned = True
-            _LOGGER.warning(
-                "Proactive refresh is off: no thread could be started (%s). Tokens are refreshed "
-                "on demand.",
-                str(error),  # whose frames hold a cache
-            )
+        warn_once(error)
         return False
     return True
+
+
+def warn_once(error: RuntimeError) -> None:
+    """Say why there is no thread."""
+    global _warned
+    if not _warned:
+        _warned = True
+        _LOGGER.warning(
+            "Proactive refresh is off: no thread could be started (%s). Tokens are refreshed "
+            "on demand.",
+            str(error),  # whose frames lead to the credential
+        )
 
 
 def report_exception() -> None:

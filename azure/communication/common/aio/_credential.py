@@ -331,6 +331,7 @@ def _start(
 ) -> "asyncio.Task[None]":
     """Start the task that leads a refresh."""
     task = refresh.loop.create_task(_lead(cache, refresh, options))
+    # As well as in its ``finally``, which a task that is cancelled before its first step never runs.
     task.add_done_callback(lambda task: _end(cache, refresh, task))
     refresh.is_started = True
     return task
@@ -340,6 +341,7 @@ async def _lead(cache: TokenCache, refresh: _LoopRefresh, options: dict[str, Any
     # A task of its own tells a refresher that raises CancelledError from a refresh that is
     # cancelled.
     call = refresh.loop.create_task(_call(cache, refresh, options))
+    call.add_done_callback(_take_exception)
     try:
         # A loop refers to its tasks only weakly, but its timer for this refers to both of them.
         await asyncio.wait((call,), timeout=REFRESH_SECONDS)
@@ -350,6 +352,7 @@ async def _lead(cache: TokenCache, refresh: _LoopRefresh, options: dict[str, Any
     finally:
         if not refresh.loop.is_closed():
             call.cancel()
+        cache.complete(refresh, refresh.outcome)
 
 
 async def _call(cache: TokenCache, refresh: _LoopRefresh, options: dict[str, Any]) -> None:
@@ -369,9 +372,14 @@ async def _call(cache: TokenCache, refresh: _LoopRefresh, options: dict[str, Any
 
 def _end(cache: TokenCache, refresh: _LoopRefresh, task: "asyncio.Task[None]") -> None:
     """End a refresh, whatever ended its task."""
-    if not task.cancelled():
-        task.exception()  # an interrupt, which the loop has raised, need not be logged again
+    _take_exception(task)
     cache.complete(refresh, refresh.outcome)
+
+
+def _take_exception(task: "asyncio.Task[None]") -> None:
+    """Keep asyncio from logging an interrupt, which the loop has raised."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _refresh_ahead(cache: TokenCache) -> "asyncio.Task[None] | None":

@@ -30,6 +30,7 @@ class EntraExchange(Exchange):
         "azure.core.rest._aiohttp",
         "concurrent.futures.thread",
         "encodings.idna",
+        "subprocess",  # by platform, for the user agent
     )
 
     def __init__(self, *, token_credential: Any, **options: Any) -> None:

@@ -1,7 +1,8 @@
 """Proactive refresh on event loops: one heap and one timer for each loop, no thread.
 
 A cache belongs to the loop on which it was armed last, and all methods of a scheduler run on its
-loop. No timer is kept to be cancelled, for it would keep its loop alive: one that has been
+loop. Whoever changes a cache notes that in the scheduler; only its timer touches the
+:class:`Schedule`, so a finalizer that comes in between finds nothing half done. No timer is kept to be cancelled, for it would keep its loop alive: one that has been
 overtaken by an earlier one does nothing, so that one chain of timers goes on. They run in an empty
 context, since that of whoever armed the first credential (its request, its trace) has nothing to do
 with the others.
@@ -18,6 +19,8 @@ from .._cache import SYSTEM_CLOCK, Clock, TokenCache, nowhere
 from .._schedule import Reference, Schedule
 
 MAX_REFRESHES = 64
+LATE_SECONDS = 1
+NEVER = float("inf")
 
 Loop: TypeAlias = asyncio.AbstractEventLoop
 RefreshAhead: TypeAlias = Callable[[TokenCache], "asyncio.Task[None] | None"]
@@ -35,75 +38,50 @@ class LoopScheduler:
     def __init__(self, refresh: RefreshAhead, clock: Clock = SYSTEM_CLOCK) -> None:
         self.schedule = Schedule(clock)
         self._changed: dict[Reference, None] = {}
-        self._is_busy = False  # with the schedule: a finalizer may come in between
         self._refresh = refresh
-        self._next_look = float("inf")  # in the loop's time
+        self._next_look = NEVER  # in the loop's time
         # Weak, since a reference to a task would keep its closed loop alive.
         self._in_progress: weakref.WeakSet[asyncio.Task[None]] = weakref.WeakSet()
 
     def add(self, cache: TokenCache) -> None:
-        """Set the timer of a cache by its state."""
+        """Have a cache looked at in the next iteration, now that it has changed."""
         self._changed[weakref.ref(cache)] = None
-        self._take_changed()
+        self._look_in(0)
 
     def run_due(self) -> None:
-        """Start to refresh what is due, but no more at once than 64."""
-        self._is_busy = True
-        try:
-            references = self.schedule.pop_due(MAX_REFRESHES - len(self._in_progress))
-        finally:
-            self._is_busy = False
-        for reference in references:
+        """Set the timers of what has changed, and start to refresh what is due: 64 at once."""
+        self.schedule.take(self._changed)
+        for reference in self.schedule.pop_due(MAX_REFRESHES - len(self._in_progress)):
             cache = reference()
             task = self._refresh(cache) if cache is not None else None
             if task is not None:
                 self._in_progress.add(task)
                 task.add_done_callback(self._discard)
-        self._take_changed()
-
-    def _take_changed(self) -> None:
-        """Set the timers of what has changed, and that of the loop."""
-        if self._is_busy:  # then whoever is does it
-            return
-        self._is_busy = True
-        try:
-            while True:
-                while self._changed:
-                    self._take_next()
-                self._set_timer()
-                if not self._changed:
-                    break
-        finally:
-            self._is_busy = False
-
-    def _take_next(self) -> None:
-        reference = next(iter(self._changed))
-        cache = reference()
-        del self._changed[reference]
-        try:
-            if cache is not None:
-                self.schedule.add(cache)
-        except BaseException:
-            self._changed[reference] = None
-            raise
+        if len(self.schedule) and len(self._in_progress) < MAX_REFRESHES:
+            self._look_in(self.schedule.delay())
 
     def _discard(self, task: "asyncio.Task[None]") -> None:
         self._in_progress.discard(task)
-        self._take_changed()
+        self._look_in(0)
 
-    def _set_timer(self) -> None:
-        if not len(self.schedule) or len(self._in_progress) >= MAX_REFRESHES:
-            return
+    def _look_in(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
-        when = loop.time() + self.schedule.delay()
-        if when < self._next_look:
-            self._next_look = when
+        now = loop.time()
+        when = now + seconds
+        # One that is late may have been lost to an interrupt, right when it began.
+        if when < self._next_look or self._next_look < now - LATE_SECONDS:
             loop.call_at(when, self._look, when, context=contextvars.Context())
+            self._next_look = when
 
     def _look(self, when: float) -> None:
-        if when == self._next_look:
-            self._next_look = float("inf")
-            self.run_due()
+        try:
+            if when == self._next_look:
+                self._next_look = NEVER
+                self.run_due()
+        except BaseException:
+            self._next_look = NEVER
+            self._look_in(LATE_SECONDS)
+            raise
 
 
 _schedulers: "weakref.WeakKeyDictionary[Loop, LoopScheduler]" = weakref.WeakKeyDictionary()
@@ -130,13 +108,11 @@ def arm(cache: TokenCache, refresh: RefreshAhead) -> None:
     """
     running = running_loop()
     loop: Loop | None = cache.loop() if cache.loop is not None else None
-    if loop is None or not loop.is_running():
-        loop = running
-        cache.loop = nowhere if loop is None else weakref.ref(loop)
-    if loop is None:
-        return
-    if loop is running:
-        scheduler(loop, refresh).add(cache)
+    if running is not None and (loop is None or loop is running or not loop.is_running()):
+        scheduler(running, refresh).add(cache)
+        cache.loop = weakref.ref(running)  # last, so that an interrupt has the next use do it
+    elif loop is None or not loop.is_running():
+        cache.loop = nowhere
     else:
         with suppress(RuntimeError):  # closed by now: the next use arms it
             loop.call_soon_threadsafe(arm, cache, refresh, context=contextvars.Context())
