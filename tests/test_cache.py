@@ -1,10 +1,12 @@
 """One credential's cache by itself: refreshes that overlap, are late, abandoned or lost."""
 
 import contextvars
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from azure.core.credentials import AccessToken
+from azure.core.exceptions import ClientAuthenticationError
 
 from scaffolding import Clock, TokenCache, cache_module, rules
 
@@ -93,6 +95,62 @@ def test_a_late_failure_says_nothing(cache: TokenCache, clock: Clock) -> None:
     assert str(ask(cache, "c", slow).error) == "late"
     assert cache.state.failures == 0
     assert ask(cache).refresh is fast
+
+
+@dataclass(frozen=True)
+class Frozen(Exception):
+    """An exception whose class allows no change, not even of the traceback."""
+
+    code: int
+
+
+class Annotated(Exception):
+    """An exception whose notes are none."""
+
+    def __init__(self) -> None:
+        vars(self)["__notes__"] = 5
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise KeyError
+
+
+class Final(Exception):
+    """An exception that says what its field is, and that no class may inherit from."""
+
+    def __init__(self) -> None:
+        self.secret = [1]
+
+    def __init_subclass__(cls) -> None:
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        return f"{self.secret[0]}"
+
+
+@pytest.mark.parametrize(
+    ("error", "kept"),
+    [
+        (Frozen(5), Frozen(5)),
+        (Annotated(), ClientAuthenticationError("Annotated")),
+        (Unprintable(), ClientAuthenticationError("Unprintable")),
+        (Final(), ClientAuthenticationError("Final: 1")),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_no_error_is_so_odd_that_a_refresh_would_not_end(
+    cache: TokenCache, error: Exception, kept: Exception
+) -> None:
+    """Whoever waits for it is woken and told, and a hold keeps what can be kept of it."""
+    for _ in range(2):
+        refresh = lead(cache)
+        cache.complete(refresh, error)
+        assert cache.state.refreshes == ()
+        assert ask(cache, waited=refresh).error is error
+    held = cache_module.error_to_raise(ask(cache), None)
+    assert (type(held), repr(held)) == (type(kept), repr(kept))
+    assert vars(held)["__notes__"] == ["The next refresh is tried in 0.5 seconds."]
 
 
 def test_an_abandoned_refresh_leaves_no_trace(cache: TokenCache, noted: Noted) -> None:
@@ -194,6 +252,27 @@ def test_a_refresher_never_starts_another_refresh_of_its_own_credential(
         assert ask(cache).token == token(clock, "t", 3600)
     finally:
         cache_module.REFRESHING.reset(mark)
+
+
+def test_a_refresher_gets_the_valid_token_where_others_would_wait(
+    cache: TokenCache, clock: Clock
+) -> None:
+    """Though it may lack the claims, or the refresh is overdue: waiting would be for ever."""
+    valid = token(clock, "t", 3600)
+    cache.complete(lead(cache), valid)
+    clock.advance(3500)
+    plain, forced = lead(cache), lead(cache, "c")
+
+    def inside(refresh: Any, claims: str | None = None) -> Any:
+        cache_module.REFRESHING.set(frozenset({refresh.number}))
+        return ask(cache, claims)
+
+    for refresh, claims in ((forced, "c"), (forced, "d"), (plain, "c")):
+        assert contextvars.Context().run(inside, refresh, claims).token == valid
+    clock.advance(60)
+    assert contextvars.Context().run(inside, plain).token == valid
+    assert cache.state.refreshes == (plain, forced)
+    assert ask(cache).action is Action.LEAD
 
 
 @pytest.mark.parametrize(("left", "patience"), [(100, 10), (20, 10), (4, 2)])

@@ -100,6 +100,7 @@ ENDPOINT = "https://contoso.communication.azure.com"
         ({"token": 5}, r"token must be a str, an AccessToken or an AccessTokenInfo, not int"),
         ({"token": Entra()}, r"token must be a str.*, not Entra"),
         ({"token": refresher}, r"pass it as token_refresher"),
+        ({"token": refresher, "token_refresher": refresher}, r"token is a function: pass it as"),
         ({"token_refresher": "x"}, r"token_refresher must be a function, not its result \(str\)"),
         ({"token": "T", "token_refreshr": refresher}, r"'token_refreshr' is not a valid argument"),
         ({"token": "T", "proactive_refresh": True}, r"proactive_refresh needs a token_refresher"),
@@ -226,7 +227,7 @@ def test_the_caller_gets_the_original_exception_of_its_own_refresh(way):
 
 
 def test_inside_a_hold_the_last_error_comes_again_and_says_until_when(way):
-    """As another object, with a note on Pythons that have notes."""
+    """As another object, with a note, which Python 3.10 does not show."""
     clock = Clock()
     issuer = Issuer(*[ConnectionError("down")] * 2, wall=clock.wall)
     credential = on_clock(way.Credential, clock)(token_refresher=issuer)
@@ -237,8 +238,7 @@ def test_inside_a_hold_the_last_error_comes_again_and_says_until_when(way):
         errors.append(caught.value)
     assert issuer.calls == 2
     assert errors[2] is not errors[3]
-    notes = getattr(errors[2], "__notes__", ["The next refresh is tried in 0.5 seconds."])
-    assert notes == ["The next refresh is tried in 0.5 seconds."]
+    assert errors[2].__notes__ == ["The next refresh is tried in 0.5 seconds."]
 
 
 def test_options_of_get_token_info_are_those_of_get_token(way):
@@ -368,6 +368,19 @@ def test_an_async_refresher_is_refused_by_the_synchronous_class():
         credential.get_token()
 
 
+class Promise:
+    """An awaitable that can neither be closed nor cancelled."""
+
+    def __await__(self):
+        raise NotImplementedError
+
+
+def test_an_awaitable_of_any_other_kind_is_refused_as_well():
+    """One that nothing can end warns of nothing either."""
+    with pytest.raises(TypeError, match="returned an awaitable"):
+        Sync(token_refresher=Promise).get_token()
+
+
 def test_a_future_from_a_synchronous_refresher_is_cancelled():
     """It has no close()."""
     loop = asyncio.new_event_loop()
@@ -425,6 +438,12 @@ def test_a_worker_leaves_alone_what_a_caller_has_refreshed_meanwhile(monkeypatch
     workers.become_free()
     assert issuer.calls == 1
     assert credential.get_token() is token
+
+
+def test_the_async_credential_says_what_it_needs_where_no_loop_runs():
+    """Under trio alone, for example, or where a coroutine is driven by hand."""
+    with pytest.raises(RuntimeError, match="needs a running asyncio event loop: with trio, use"):
+        Async(token_refresher=refresher).get_token().send(None)
 
 
 def test_the_async_constructor_needs_no_loop():

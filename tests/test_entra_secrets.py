@@ -13,6 +13,7 @@ import ssl
 import threading
 import types
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -320,6 +321,23 @@ def test_an_error_of_a_policy_keeps_its_type_and_its_plain_values(way: Way) -> N
     assert not list(error_chain(error))
     for each in reachable(error):
         assert not (isinstance(each, str) and shows_the_canary(each))
+
+
+@dataclass(frozen=True)
+class FrozenError(Exception):
+    """An error whose fields cannot be set."""
+
+    request: Any
+
+    def __str__(self) -> str:
+        return "frozen"
+
+
+def test_an_error_whose_class_allows_no_change_is_cleared_as_well(way: Way) -> None:
+    """What it leads to is gone all the same."""
+    error = failure(way, made(way, raiser(FrozenError)))
+    assert type(error) is FrozenError
+    assert_clean(error)
 
 
 def error_chain(error: BaseException) -> Iterator[BaseException | None]:

@@ -38,6 +38,7 @@ from scaffolding import (
     stop_loop,
     turn_until,
 )
+from scaffolding import waiting as number_waiting
 
 Waiting = tuple[type[CommunicationTokenCredential], Tally]
 
@@ -478,6 +479,34 @@ def test_waiters_take_over_from_a_loop_that_has_stopped(
         assert issuer.calls == 2
         loop.run_until_complete(turn_until(left.done))  # who was left behind is served, too
         assert left.result().token == fresh
+
+
+def test_who_waits_on_a_loop_that_is_closed_is_forgotten(
+    clock: Clock, waiting: Waiting, complaints: list[str]
+) -> None:
+    """It can be told of no outcome, and keeps neither its loop nor the refresh from ending."""
+    credential_type, counted = waiting
+    issuer = Issuer(wall=clock.wall)
+    issuer.hold()
+    credential = credential_type(token_refresher=issuer.issue)
+
+    def leave() -> "asyncio.Task[AccessToken]":
+        loop = asyncio.new_event_loop()
+        task = loop.create_task(credential.get_token())
+        loop.run_until_complete(turn_until(lambda: counted.value == 2))
+        loop.close()
+        return task
+
+    with running_loop() as loop:
+        leader = asyncio.run_coroutine_threadsafe(credential.get_token(), loop)
+        issuer.wait_for_call(1)
+        left = Call(leave).value()
+        assert number_waiting(credential) == 2
+        issuer.release()
+        assert leader.result(DEADLINE) is run_async(credential.get_token())
+        assert number_waiting(credential) == 0
+    assert not left.done()
+    complaints.append("Task was destroyed but it is pending!")
 
 
 @pytest.mark.parametrize("who", ["a caller", "a caller of a proactive one", "the timer"])

@@ -5,12 +5,15 @@ import contextvars
 import gc
 import logging
 import os
+import queue
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from azure.communication.common import CommunicationTokenCredential
 
 from scaffolding import (
     DEADLINE,
@@ -47,17 +50,22 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadWatch]:
     watch.wait_for_end()
 
 
-@pytest.fixture
-def no_more_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    """Have the system refuse every thread."""
+@pytest.fixture(params=["the system", "a sub-interpreter"])
+def no_more_threads(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[pytest.MonkeyPatch]:
+    """Have every thread refused, or every one that is a daemon."""
 
-    def refuse(thread: threading.Thread) -> None:
+    def refuse(*_: object) -> None:
         msg = "can't start new thread"
         raise RuntimeError(msg)
 
     monkeypatch.setattr(sync_scheduler, "_warned", False)
     with pytest.MonkeyPatch.context() as refusal:
-        refusal.setattr(threading.Thread, "start", refuse)
+        if request.param == "the system":
+            refusal.setattr(threading.Thread, "start", refuse)
+        else:
+            refusal.setattr(threading.Thread, "daemon", property(lambda _: False, refuse))
         yield refusal
 
 
@@ -258,6 +266,17 @@ def new_workers() -> Workers:
     return Workers(refresh, lambda: None)
 
 
+def hanging(clock: Clock, gate: threading.Event, log: list[str]) -> Item:
+    """Return an item whose refresh hangs until the gate opens, and notes both."""
+
+    def hang() -> None:
+        log.append("begins")
+        assert gate.wait(DEADLINE)
+        log.append("ends")
+
+    return Item(clock, 0, hang)
+
+
 def test_there_are_eight_workers_at_most(clock: Clock, threads: ThreadWatch) -> None:
     """The ninth item waits for one of them; when all is done they end, and others can begin."""
     calls, gate = Tally(), threading.Event()
@@ -324,19 +343,22 @@ def test_an_item_never_queues_behind_one_that_hangs(
     """If two come while one worker is idle, another one is started."""
     monkeypatch.setattr(sync_scheduler, "IDLE_SECONDS", DEADLINE)
     workers, gate, calls = new_workers(), threading.Event(), Tally()
-    hand_over(workers, Item(clock, 0))
+    log: list[str] = []
     first = Item(clock, 0, calls.count)
     hand_over(workers, first)
     calls.wait_for(1)
     wait_until(lambda: len(workers._idle) == 1)
-    stuck = Item(clock, 0, lambda: gate.wait(DEADLINE))
+    stuck = hanging(clock, gate, log)
     hand_over(workers, stuck, first)
     calls.wait_for(2)
+    assert log == ["begins"]
+    assert len(threads.alive()) == 2
     monkeypatch.setattr(sync_scheduler, "IDLE_SECONDS", 0.01)
     gate.set()
     while alive := threads.alive():  # whoever sleeps on is called
         workers._calls.put(None)
         alive[0].join(0.02)
+    assert (log, calls.value) == (["begins", "ends"], 2)
 
 
 def test_a_worker_calls_for_another_when_it_leaves_work_behind(
@@ -344,16 +366,21 @@ def test_a_worker_calls_for_another_when_it_leaves_work_behind(
 ) -> None:
     """It may have been taken for idle when the work came."""
     gate, calls, asked = threading.Event(), Tally(), Tally()
+    log: list[str] = []
     workers = Workers(refresh, asked.count)
-    stuck = Item(clock, 0, lambda: gate.wait(DEADLINE))
+    stuck = hanging(clock, gate, log)
     other = Item(clock, 0, calls.count)
     with monkeypatch.context() as only_one:
         only_one.setattr(sync_scheduler, "MAX_WORKERS", 1)
         hand_over(workers, stuck, other)
     asked.wait_for(1)
+    assert calls.value == 0
     workers.start_needed()
     calls.wait_for(1)
+    assert log == ["begins"]
     gate.set()
+    threads.wait_for_end()
+    assert (log, calls.value, asked.value) == (["begins", "ends"], 1, 1)
 
 
 def test_an_idle_worker_holds_no_item_alive(
@@ -393,12 +420,17 @@ def test_an_item_dropped_while_it_waits_for_a_worker_is_skipped(
 def test_an_item_that_hangs_costs_one_worker(clock: Clock, threads: ThreadWatch) -> None:
     """The others go on."""
     calls, gate = Tally(), threading.Event()
+    log: list[str] = []
     workers = new_workers()
-    stuck = Item(clock, 0, lambda: gate.wait(DEADLINE))
+    stuck = hanging(clock, gate, log)
     items = [Item(clock, 0, calls.count) for _ in range(1_000)]
     hand_over(workers, stuck, *items)
     calls.wait_for(1_000)
+    assert log == ["begins"]
+    assert len(workers.threads) == 8
     gate.set()
+    threads.wait_for_end()
+    assert (log, calls.value) == (["begins", "ends"], len(items))
 
 
 def test_an_item_that_raises_costs_no_worker(
@@ -451,6 +483,57 @@ def test_a_process_has_one_scheduler_and_a_child_its_own(
     assert sync_scheduler.scheduler(refresh) is second
     assert list(sync_scheduler._schedulers) == [1002]
     assert len(hooks) == 1
+
+
+def test_a_scheduler_that_retires_leaves_the_next_one_alone(processes: list[int]) -> None:
+    """An interrupt may have it retire twice, and in between there may be another."""
+    first = sync_scheduler.scheduler(refresh)
+    first.retire()
+    second = sync_scheduler.scheduler(refresh)
+    first.retire()
+    assert first is not second is sync_scheduler.scheduler(refresh)
+
+
+def test_nothing_is_armed_while_the_interpreter_ends(
+    clock: Clock, processes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No thread can be started by then, and nobody wants to be warned of that."""
+    monkeypatch.setattr(sys, "is_finalizing", lambda: True)
+    item: Any = Item(clock, 0)
+    sync_scheduler.arm(item, refresh)
+    assert sync_scheduler._schedulers == {}
+
+
+def test_the_background_ends_where_threads_are_replaced_after_it_has_begun(
+    clock: Clock,
+    threads: ThreadWatch,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As gevent does, whose threads a real one cannot start; callers go on by themselves."""
+
+    class Replaced(queue.SimpleQueue):  # type: ignore[type-arg]
+        pass
+
+    remedy = (
+        "threads have been replaced (as gevent does) since the first credential with "
+        "proactive_refresh was made: call gevent.monkey.patch_all(), or what corresponds to it, "
+        "before that"
+    )
+    monkeypatch.setattr(sync_scheduler, "_schedulers", {})
+    item: Any = Item(clock, HOUR)
+    sync_scheduler.arm(item, refresh)
+    found = sync_scheduler.scheduler(refresh)
+    wait_until(lambda: found.schedule.caches() == [item])
+    monkeypatch.setattr(queue, "SimpleQueue", Replaced)
+    threads.wait_for_end()
+    assert caplog.messages == [f"Proactive refresh is off: {remedy}"]
+    sync_scheduler.arm(item, refresh)
+    assert (threads.alive(), found._changed) == ([], {})
+    assert sync_scheduler.scheduler(refresh) is found
+    with pytest.raises(RuntimeError) as caught:
+        CommunicationTokenCredential(token_refresher=str, proactive_refresh=True)
+    assert str(caught.value) == remedy
 
 
 def test_a_system_that_does_not_fork_has_no_hook(
@@ -545,7 +628,8 @@ def test_timers_never_pile_up(clock: Clock) -> None:
         before = loop.timers
         items += [add(timers, counting(clock, 9 * HOUR, calls)) for _ in range(90)]
         await asyncio.sleep(HOUR)
-        assert loop.timers - before <= 123  # one each 30 seconds, one for the items, and that of this sleep
+        # One each 30 seconds, one for the items, and that of this sleep.
+        assert loop.timers - before <= 123
         assert calls.value == 90
 
     with clock_loop(clock) as loop:

@@ -2,6 +2,7 @@
 
 import contextvars
 import logging
+import queue
 import signal
 import threading
 from collections.abc import Iterator
@@ -53,6 +54,36 @@ def interruptible() -> Iterator[None]:
 
 
 # ---- What a refresher returns
+
+
+# ---- Waiters
+
+
+def test_a_waiter_whom_no_call_reaches_looks_for_itself(
+    clock: Clock,
+    waiting: tuple[type[CommunicationTokenCredential], Tally],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Under gevent, a call from another thread need not wake it, so it looks each second."""
+    sleeps: list[float] = []
+
+    class DeafQueue(queue.SimpleQueue):  # type: ignore[type-arg]
+        def get(self, block: bool = True, timeout: float | None = None) -> None:
+            sleeps.append(timeout or 0)
+            raise queue.Empty
+
+    credential_type, _ = waiting
+    issuer = Issuer(wall=clock.wall)
+    issuer.hold()
+    credential = credential_type(token_refresher=issuer)
+    leader = Call(credential.get_token)
+    issuer.wait_for_call(1)
+    monkeypatch.setattr(queue, "SimpleQueue", DeafQueue)
+    waiter = Call(credential.get_token)
+    wait_until(lambda: len(sleeps) > 2)
+    issuer.release()
+    assert waiter.value() is leader.value()
+    assert set(sleeps) == {1}
 
 
 # ---- A refresher that hangs

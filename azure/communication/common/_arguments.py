@@ -63,10 +63,10 @@ def read_arguments(
                 msg = f"{name} is missing: {given[0]} needs it for the Entra token exchange"
                 raise TypeError(msg)
         entra.update(pipeline_options)
+    elif callable(token):
+        msg = "token is a function: pass it as token_refresher"
+        raise TypeError(msg)
     elif token_refresher is None:
-        if callable(token):
-            msg = "token is a function: pass it as token_refresher"
-            raise TypeError(msg)
         if token is None:
             msg = "pass a token, a token_refresher, or resource_endpoint and token_credential"
             raise TypeError(msg)
@@ -76,9 +76,6 @@ def read_arguments(
     elif not callable(token_refresher):
         found = type(token_refresher).__name__
         msg = f"token_refresher must be a function, not its result ({found}): do not call it"
-        raise TypeError(msg)
-    elif callable(token):
-        msg = "token is a function: pass it as token_refresher"
         raise TypeError(msg)
     if undecodable_token_lifetime is not None:
         _check_lifetime(undecodable_token_lifetime)

@@ -19,7 +19,6 @@ The drivers add the waiting and nothing else.
 import logging
 import os
 import random
-import sys
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -209,7 +208,7 @@ class TokenCache:
             refresh.is_complete = True
         self.changed()
         self.wake_all()
-        if before is not after and not after.closed:
+        if before is not after:
             self._report(after, now, refresh)
 
     def invalidate(self, token: str) -> None:
@@ -413,11 +412,12 @@ def error_to_raise(decision: Decision, led: Refresh | None) -> Exception:
         if decision.refresh is led:
             return decision.error
         error = _refresh.detached(decision.error)
-        error.__cause__ = decision.error
+        _refresh.set_field(error, "__cause__", decision.error)
         return error
     if decision.retry_in is None:
         return decision.error
     error = _refresh.detached(decision.error)
-    if sys.version_info >= (3, 11):
-        error.add_note(f"The next refresh is tried in {decision.retry_in:.1f} seconds.")
+    # As add_note(), which Python 3.10 does not have, and a class may refuse.
+    notes = vars(error).setdefault("__notes__", [])
+    notes.append(f"The next refresh is tried in {decision.retry_in:.1f} seconds.")
     return error

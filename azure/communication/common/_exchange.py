@@ -251,13 +251,13 @@ def without_secrets(error: BaseException, entra: Any) -> BaseException:
     frames = "".join(traceback.format_tb(error.__traceback__))  # names and lines, no values
     _LOGGER.debug("The Entra token exchange failed at:\n%s", frames)
     text = _redact(_text(error), secret)
-    error.__cause__ = error.__context__ = error.__traceback__ = None
+    for field in ("__cause__", "__context__", "__traceback__"):
+        object.__setattr__(error, field, None)  # though its class may refuse that
     vars(error).pop("__notes__", None)
     for name, value in vars(error).items():
         vars(error)[name] = _redact(value, secret) if isinstance(value, str) else _number(value)
-    error.args = tuple(
-        _redact(_text(arg), secret) if _number(arg) is None else arg for arg in error.args
-    )
+    args = (_redact(_text(arg), secret) if _number(arg) is None else arg for arg in error.args)
+    object.__setattr__(error, "args", tuple(args))
     # Some of Python's own have fields beside those two: an AttributeError its object, for example.
     has_fields = type(error).__basicsize__ > FinishedError.__basicsize__
     if not isinstance(error, Exception) or (_text(error) == text and not has_fields):

@@ -234,7 +234,6 @@ class _Identifier(Generic[_PropertiesT]):
     @staticmethod
     def _read(raw_id: str) -> Any:
         """Return the properties that ``raw_id``, which can be any text, means to this class."""
-        raise NotImplementedError
 
     def _hold(self, raw_id: str, properties: _PropertiesT) -> None:
         _set_raw_id(self, raw_id)

@@ -248,7 +248,7 @@ def start(state: State, token: AccessToken, now: Now, claims: str | None = None)
         claims=claims,
         claims_at=now.mono,
         refreshes=state.refreshes,
-        refused=_still_valid(state.refused, now),
+        refused=state.refused,
         refusals=0 if was_accepted else state.refusals,
     )
 
@@ -541,7 +541,7 @@ def due(state: State, now: Now) -> Due | None:
         earliest = max(left - max(state.earliest_left, state.next_left), hold)
         is_retry = state.earliest_left <= state.next_left
         latest = max(preferred, left - state.window) if is_retry else preferred
-        return Due(min(earliest, preferred), preferred, latest)
+        return Due(earliest, preferred, latest)
     has_failed = state.background_at > -INFINITY
     return Due(hold, hold, hold + LONGEST_SPREAD_SECONDS if has_failed else hold)
 
@@ -618,11 +618,16 @@ def detached(error: Exception) -> Exception:
             continue
     else:
         twin = _authentication_error(_describe(error))
-    twin.__traceback__ = None
+    set_field(twin, "__traceback__", None)
     notes = vars(twin).get("__notes__")
     if notes is not None:  # or a note on one would be a note on all
         vars(twin)["__notes__"] = list(notes)
     return twin
+
+
+def set_field(error: Exception, name: str, value: object) -> None:
+    """Set a field of an exception, whose class may refuse that, as a frozen dataclass does."""
+    object.__setattr__(error, name, value)
 
 
 _LONGEST_ATTRIBUTE = 256  # a JSONDecodeError has the whole body in one, for example
@@ -635,9 +640,9 @@ def to_keep(error: Exception, depth: int = 2) -> Exception:
     copies of the exceptions there. All else is gone, for who could tell which object leads to a
     frame, or to a request with its Authorization header?
     """
-    twin = detached(error)
-    text = str(twin)
     try:
+        twin = detached(error)
+        text = str(twin)
         _clear(twin, depth)
         if _says(twin) is None:  # the class makes its text from what is gone
             twin = _with_text(twin, text)
@@ -659,7 +664,8 @@ def _clear(error: Exception, depth: int) -> None:
     for name, value in vars(error).items():
         if name != "__notes__":
             vars(error)[name] = kept(value, _LONGEST_ATTRIBUTE, None)
-    error.args = tuple(kept(arg, INFINITY, type(arg).__name__) for arg in error.args)
+    args = tuple(kept(arg, INFINITY, type(arg).__name__) for arg in error.args)
+    set_field(error, "args", args)
 
 
 def _is_clear(error: Exception) -> bool:

@@ -258,7 +258,7 @@ class _Waiter:
         if type(self._calls).__module__ != "_queue":  # but gevent's: a put need not wake its hub
             seconds = min(seconds, LOOK_SECONDS)
         with suppress(queue.Empty):
-            self._calls.get(timeout=max(seconds, 0))
+            self._calls.get(timeout=seconds)
 
 
 def _obtain(cache: TokenCache, options: dict[str, Any]) -> AccessToken:

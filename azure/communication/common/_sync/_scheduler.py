@@ -83,11 +83,7 @@ class Scheduler:
             if self._calls.empty():
                 self.wake()
             return
-        try:
-            thread = new_thread(self._run)
-        except RuntimeError as error:  # a sub-interpreter may allow no daemon threads
-            warn_once(error)
-            return
+        thread = new_thread(self._run)
         reference = weakref.ref(thread)
         if self.runner.setdefault("thread", reference) is reference and not start(thread):
             self.runner.clear()  # the next one may find that there are threads
@@ -111,9 +107,9 @@ class Scheduler:
 
     def retire(self) -> None:
         """Give way to the next scheduler. Who adds to this one meanwhile adds to that as well."""
-        for process, scheduler in list(_schedulers.items()):
-            if scheduler is self:
-                _schedulers.pop(process, None)
+        process = os.getpid()
+        if _schedulers.get(process) is self:
+            _schedulers.pop(process, None)
         self.is_retired = True
         for cache in self._caches():
             arm(cache, self.refresh)
@@ -121,7 +117,7 @@ class Scheduler:
     def _run(self) -> None:
         try:
             was_empty = False
-            while not self.is_retired:
+            while True:
                 if self.is_outdated:
                     _LOGGER.warning("Proactive refresh is off: %s", _OUTDATED)
                     return
@@ -233,33 +229,29 @@ class Workers:
 
 
 def new_thread(target: Callable[[], None]) -> threading.Thread:
-    """Return a daemon thread that has not been started."""
-    return threading.Thread(target=target, name="azure-communication-refresh", daemon=True)
+    """Return a thread that has not been started."""
+    return threading.Thread(target=target, name="azure-communication-refresh")
 
 
 _warned = False
 
 
 def start(thread: threading.Thread) -> bool:
-    """Start a thread; where none can be had, say so once and leave it to the callers."""
+    """Start a daemon thread; where there can be none, say so once and leave it to the callers."""
+    global _warned
     try:
+        thread.daemon = True  # which a sub-interpreter may refuse
         thread.start()
     except RuntimeError as error:  # the limit of threads, or the interpreter is about to exit
-        warn_once(error)
+        if not _warned:
+            _warned = True
+            _LOGGER.warning(
+                "Proactive refresh is off: no thread could be started (%s). Tokens are refreshed "
+                "on demand.",
+                str(error),  # whose frames lead to the credential
+            )
         return False
     return True
-
-
-def warn_once(error: RuntimeError) -> None:
-    """Say why there is no thread."""
-    global _warned
-    if not _warned:
-        _warned = True
-        _LOGGER.warning(
-            "Proactive refresh is off: no thread could be started (%s). Tokens are refreshed "
-            "on demand.",
-            str(error),  # whose frames lead to the credential
-        )
 
 
 def report_exception() -> None:

@@ -319,7 +319,7 @@ async def _wait(cache: TokenCache, refresh: _LoopRefresh, loop: Loop, seconds: f
             if refresh.loop is not loop:
                 seconds = min(seconds, LOOK_SECONDS)
             # Before Python 3.12, wait_for would at times swallow a cancellation.
-            await asyncio.wait((waiter.future,), timeout=max(seconds, 0))
+            await asyncio.wait((waiter.future,), timeout=seconds)
     finally:
         waiter.count -= 1
         if not waiter.count and cache.waiters.get(loop) is waiter:
@@ -331,7 +331,7 @@ def _start(
 ) -> "asyncio.Task[None]":
     """Start the task that leads a refresh."""
     task = refresh.loop.create_task(_lead(cache, refresh, options))
-    # As well as in its ``finally``, which a task that is cancelled before its first step never runs.
+    # As well as in its ``finally``, which does not run if it is cancelled before its first step.
     task.add_done_callback(lambda task: _end(cache, refresh, task))
     refresh.is_started = True
     return task
