@@ -1,6 +1,7 @@
 """One credential's cache by itself: refreshes that overlap, are late, abandoned or lost."""
 
 import contextvars
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -336,6 +337,39 @@ def test_a_caller_that_was_overtaken_waits_for_who_was_faster(
     assert (decision.action, decision.refresh) == (Action.WAIT, faster[1])
     cache.complete(slower, ConnectionError("unused"))
     assert (cache.state.refreshes, cache.state.failures) == ((faster[1],), 0)
+
+
+def test_a_token_that_is_refused_is_dropped_once(
+    cache: TokenCache, clock: Clock, noted: Noted
+) -> None:
+    """Ten clients may be refused the same one, and some tell when it has been replaced already."""
+    cache.complete(lead(cache), token(clock, "t", 3600))
+    state, changes = cache.state, noted.changes
+    cache.invalidate("other")
+    assert (cache.state is state, noted.changes) == (True, changes)
+    for _ in range(2):
+        cache.invalidate("t")
+        assert (cache.state.token, cache.state.refusals, noted.changes) == (None, 1, changes + 1)
+    cache.complete(lead(cache), token(clock, "u", 3600))
+    cache.invalidate("t")
+    assert cache.state.token == token(clock, "u", 3600)
+
+
+def test_a_child_asks_the_rules_once(
+    cache: TokenCache, clock: Clock, noted: Noted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At its first use after a fork; then it returns the token without that, as before."""
+    valid = token(clock, "t", 3600)
+    cache.complete(lead(cache), valid)
+    fresh_on = clock.wall() + 3000
+    assert cache.snapshot.fast[2] == fresh_on
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    cache.look_after_fork()
+    assert cache.snapshot.fast[2] < 0
+    changes = noted.changes
+    for _ in range(2):
+        assert ask(cache).token == valid
+        assert (cache.snapshot.fast[2], noted.changes) == (fresh_on, changes + 1)
 
 
 def test_a_superseded_state_is_not_read_any_more(cache: TokenCache, clock: Clock) -> None:

@@ -166,7 +166,8 @@ def test_a_static_token_is_returned_expired_or_not_with_one_warning(way, caplog)
     credential = on_clock(way.Credential, clock)(text)
     assert way.call(credential.get_token_info).refresh_on is None
     clock.advance(9.9)
-    assert way.call(credential.get_token).token == text
+    for options in ({}, {"claims": "c"}):
+        assert way.call(credential.get_token, **options).token == text
     assert caplog.records == []
     clock.advance(0.1)
     for _ in range(3):

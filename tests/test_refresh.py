@@ -140,6 +140,7 @@ def test_life_left_is_by_the_earlier_clock() -> None:
 
 def test_when_to_ask_again_follows_a_clock_that_was_set_back() -> None:
     """The policies go by the wall clock, the token's life by the other one."""
+    assert rules.refresh_on(VALID, VALID.token, at(1000, mono=0)) == T0 + 3480
     assert rules.refresh_on(VALID, VALID.token, at(-3500, mono=100)) == T0 - 3600 + 3480
 
 
@@ -213,6 +214,9 @@ def test_the_background_starts_none_beside_one_of_its_own_that_hangs() -> None:
         assert decide(state, at(59), ahead=True) is Action.NOTHING
         assert decide(state, at(60), ahead=True) is expected
         assert due_in(state, at(10)) == (60 if ahead else 50)
+        in_child = at(10)._replace(process=1)
+        assert decide(state, in_child, ahead=True) is Action.LEAD
+        assert due_in(state, in_child) == 0
         assert decide(state, at(60)) is Action.LEAD
 
 
@@ -273,6 +277,7 @@ def test_with_a_valid_token_the_next_try_is_half_way_to_expiry(
     state = ended(VALID, at(3600 - left), outcome)
     assert state.token == VALID.token
     assert state.error is None
+    assert state.next_left == left - pause
     assert decide(state, at(3600 - left + pause - 0.001)) is Action.RETURN
     assert decide(state, at(3600 - left + pause)) is Action.LEAD
     expected = min(T0 + 3600 - left + pause, T0 + 3600 - 75)
@@ -292,7 +297,7 @@ def test_a_failed_proactive_try_is_followed_by_the_next() -> None:
 
 @pytest.mark.parametrize(
     ("nth", "hold"),
-    [(1, 0), (2, 0.5), (3, 1), (4, 2), (5, 4), (6, 8), (7, 16), (8, 30), (9, 30), (50, 30)],
+    [(1, 0), (2, 0.5), (3, 1), (4, 2), (5, 4), (6, 8), (7, 16), (8, 30), (9, 30), (1100, 30)],
 )
 def test_without_a_valid_token_tries_are_held_apart(nth: int, hold: float) -> None:
     """The call after the first failure may try at once, later ones wait 0.5, 1, 2 … 30 seconds."""
@@ -339,6 +344,8 @@ def test_the_background_tries_again_soon_after_a_refresh_that_was_abandoned() ->
     """And callers may at once: nothing was learned."""
     state = ended(State(proactive=True), at(0), None)
     assert due_in(state, at(0)) == 5
+    assert decide(state, at(4.9), ahead=True) is Action.NOTHING
+    assert decide(state, at(5), ahead=True) is Action.LEAD
     assert (decide(state, at(0)), state.failures) == (Action.LEAD, 0)
 
 
@@ -347,6 +354,7 @@ def test_the_background_tries_again_soon_after_a_refresh_that_was_abandoned() ->
 )
 def test_retry_after_wins_over_a_shorter_hold(header: object, wait: float) -> None:
     """An issuer that says when to come back is not asked sooner, up to two minutes."""
+    assert rules.retry_after(busy(header)) == wait
     assert failed(EMPTY, at(0), busy(header)).hold_until == at(wait).mono
     state = failed(VALID, at(3590), busy(header))
     assert rules.life_left(state, at(3595)) > 0
@@ -354,11 +362,20 @@ def test_retry_after_wins_over_a_shorter_hold(header: object, wait: float) -> No
     assert decide(state, at(3600)) is expected
 
 
+def test_a_valid_token_is_not_refreshed_within_a_retry_after() -> None:
+    """Callers go on with it, though half of its life would be sooner."""
+    state = failed(VALID, at(3500), busy("80"))
+    assert decide(state, at(3579.9)) is Action.RETURN
+    assert decide(state, at(3580)) is Action.LEAD
+
+
 def test_a_failure_beside_another_does_not_shorten_its_retry_after() -> None:
     """A refresh for claims may end after one that was told to wait."""
     state = failed(failed(EMPTY, at(0), busy("100")), at(1), claims="c")
     assert state.hold_until == at(100).mono
     assert due_in(rules.replace(state, proactive=True), at(1)) == 99
+    state = failed(failed(VALID, at(0), busy("100"), claims="c"), at(1), busy("5"), claims="d")
+    assert state.hold_until == at(100).mono
 
 
 @pytest.mark.parametrize("header", ["soon", "Tue, 24 Nov 2026 03:04:05 GMT", "nan", object()])
@@ -403,6 +420,8 @@ def test_a_token_that_was_refused_is_no_result_for_as_long_as_it_could_be_valid(
         assert "returned a token that the service rejected: bypass any cache" in str(error)
     state = ended(state, at(3599), token(7200, "m"))
     assert len(rules.refuse(state, at(3599), 0).refused) == 3
+    assert len(rules.refuse(state, at(3600, mono=3599), 0).refused) == 3
+    assert len(rules.refuse(state, at(3599, mono=3600), 0).refused) == 3
     assert len(rules.refuse(state, at(3600), 0).refused) == 1
 
 
@@ -436,6 +455,18 @@ def test_the_hold_after_refusals_says_why() -> None:
     assert isinstance(state.error, ClientAuthenticationError)
     assert "rejected 2 tokens in a row" in str(state.error)
     assert decide(state, at(2.5)) is Action.LEAD
+
+
+def test_a_refusal_half_a_minute_after_the_issue_is_the_first_again() -> None:
+    """By then the service had accepted the token, so another one may help."""
+    state = ended(rules.refuse(VALID, at(1), 0), at(1), token(3600, "n"))
+    assert rules.refuse(state, at(30.9), 0).refusals == 2
+    assert rules.refuse(state, at(31), 0).refusals == 1
+
+
+def test_a_refusal_is_no_hold_for_who_has_read_the_clock_before() -> None:
+    """Another thread may have: there is no error to raise."""
+    assert decide(rules.refuse(VALID, at(1), 0), at(0.9)) is Action.LEAD
 
 
 @pytest.mark.parametrize("later", [31, 30 * 86_400])
@@ -505,7 +536,23 @@ def test_what_a_waiter_gets_is_judged_when_it_wakes(claims: str | None) -> None:
     assert woken(state, at(99)).token == token(100, "n")
     assert woken(state, at(100)).action is Action.LEAD
     assert woken(state, at(2, mono=100)).action is Action.LEAD
+    assert woken(state, at(100, mono=2)).action is Action.LEAD
     assert woken(rules.refuse(state, at(50), 0), at(50)).action is Action.LEAD
+
+
+def test_a_token_that_is_brought_again_lives_no_longer_for_that() -> None:
+    """Though the wall clock was set back, by which it would be valid for another hour."""
+    waited = Refresh("c")
+    now = at(-3500, mono=100)
+    state = rules.complete(rules.lead(VALID, now, waited), now, waited, VALID.token, 0)
+    for mono, expected in ((3599, Action.RETURN), (3600, Action.LEAD)):
+        now = at(mono - 3600, mono=mono)
+        assert rules.decide(state, now, Refresh("c"), waited).action is expected
+
+
+def test_a_token_that_is_not_the_current_one_is_asked_for_again_in_time() -> None:
+    """Another caller may have replaced it since it was returned."""
+    assert rules.refresh_on(VALID, token(7200, "other"), at(0)) == T0 + 7125
 
 
 def test_a_waiter_takes_what_another_refresh_brought() -> None:

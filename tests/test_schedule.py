@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from scaffolding import Clock, Item, Schedule, rules, schedule_module
+from scaffolding import Clock, Item, Schedule, reachable, rules, schedule_module
 
 HOUR = 3600
 
@@ -213,9 +213,9 @@ def test_a_hold_is_not_cut_short_where_many_are_due_together(
 
 def test_the_first_hundred_are_on_time(clock: Clock, schedule: Schedule) -> None:
     """Nothing is refreshed earlier than it need be before there are many."""
-    items = [add(schedule, Item.valid(clock, 2 * HOUR, left=HOUR)) for _ in range(100)]
-    clock.advance(HOUR - 0.001)
-    assert popped(schedule) == []
+    items = [add(schedule, Item.valid(clock, 3 * HOUR, left=HOUR)) for _ in range(101)]
+    clock.advance(2 * HOUR - 0.001)
+    assert popped(schedule) == [items.pop()]
     clock.advance(0.002)
     assert popped(schedule) == items
 
@@ -241,6 +241,44 @@ def test_items_that_are_gone_make_room_for_others(
     clock.advance(3.9 if how == "come up" else 18.9)
     assert popped(schedule) == []
     clock.advance(0.2)
+    assert popped(schedule) == [newcomer]
+
+
+def test_an_entry_for_the_next_look_takes_no_room(clock: Clock, schedule: Schedule) -> None:
+    """So none is made where it goes: the ten seconds are as full as before."""
+    clock.set_wall(clock.wall() // 10 * 10)
+    again = add(schedule, Item(clock, 0))
+    assert [reference() for reference in schedule.pop_due()] == [again]
+    items = [add(schedule, Item(clock, 60)) for _ in range(100)]
+    schedule.remove(again)  # type: ignore[arg-type]
+    assert schedule.delay() == 30
+    newcomer = add(schedule, Item(clock, 60))
+    clock.advance(69)
+    assert popped(schedule) == items
+    assert schedule.caches() == [newcomer]
+
+
+def test_what_was_due_long_ago_leaves_nothing_behind(clock: Clock, schedule: Schedule) -> None:
+    """A schedule does not grow with the time that it serves."""
+    sizes = []
+    for _ in range(1_000):
+        item = add(schedule, Item(clock, 10))
+        clock.advance(10)
+        assert popped(schedule) == [item]
+        del item
+        assert schedule.delay() == 30
+        sizes.append(len(list(reachable(schedule))))
+    assert max(sizes) <= sizes[0] + 2
+
+
+def test_a_clock_that_is_set_back_again_delays_nothing(clock: Clock, schedule: Schedule) -> None:
+    """After a jump ahead, too: what was added in between went by the clock as it was then."""
+    first = add(schedule, Item(clock, HOUR))
+    clock.set_wall(clock.wall() + 5 * HOUR)
+    assert popped(schedule) == [first]
+    newcomer = add(schedule, Item(clock, HOUR))
+    clock.set_wall(clock.wall() - 5 * HOUR)
+    clock.advance(HOUR)
     assert popped(schedule) == [newcomer]
 
 

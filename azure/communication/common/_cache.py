@@ -173,7 +173,6 @@ class TokenCache:
             snapshot = self._latest()
             decision = _refresh.decide(snapshot.state, now, request, waited, REFRESHING.get())
             if decision.action is not Action.LEAD:
-                request.deadline_at = INFINITY  # if another caller was faster
                 break
             if self._follow(snapshot, _refresh.lead(snapshot.state, now, request)):
                 break

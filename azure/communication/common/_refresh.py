@@ -463,7 +463,7 @@ def _fail(state: State, error: Exception, now: Now, claims: str | None, jitter: 
         state,
         failures=failures,
         hold_until=max(state.hold_until, now.mono + hold),  # another may have been told to wait
-        background_at=max(state.background_at, now.mono + max(RETRY_FLOOR_SECONDS, hold)),
+        background_at=now.mono + max(RETRY_FLOOR_SECONDS, hold),
         error=to_keep(error),
     )
 
