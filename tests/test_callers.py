@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from azure.core.credentials import AccessToken
 
 from fake_transport import WAYS, Callers, Tasks, Way, outcome
 from scaffolding import (
@@ -15,9 +16,12 @@ from scaffolding import (
     Issuer,
     Late,
     Tally,
+    TokenCache,
+    cache_of,
     count_waiting,
     make_token,
     on_clock,
+    rules,
     state_of,
     wait_until,
 )
@@ -201,6 +205,34 @@ def test_a_bad_result_is_explained(
     with warnings.catch_warnings():  # of a coroutine that was never awaited
         warnings.simplefilter("error")
         gc.collect()
+
+
+@pytest.mark.parametrize("name", list(WAYS))
+def test_an_outcome_that_comes_before_the_waiter_sleeps_is_not_missed(
+    clock: Clock, name: str
+) -> None:
+    """Nobody would wake it."""
+
+    class Hasty(TokenCache):
+        __slots__ = ()
+
+        def begin(self, *args: Any) -> Any:
+            decision = super().begin(*args)
+            if decision.action is rules.Action.WAIT:
+                self.complete(decision.refresh, AccessToken("early", int(clock.wall()) + 3_600))
+            return decision
+
+    way = WAYS[name]
+    issuer = Issuer()
+    issuer.hold()
+    credential = on_clock(way.Credential, clock)(token_refresher=way.refresher(issuer))
+    cache_of(credential).__class__ = Hasty
+    with way.callers() as callers:
+        leader = callers.start(credential.get_token)
+        issuer.wait_for_call(1)
+        assert outcome(callers.start(credential.get_token)).token == "early"
+        issuer.release()
+        assert outcome(leader).token == "early"
 
 
 # ---- A refresher that hangs

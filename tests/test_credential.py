@@ -19,7 +19,17 @@ from azure.core.credentials import (
 from azure.core.credentials_async import AsyncSupportsTokenInfo, AsyncTokenCredential
 
 from fake_transport import WAYS
-from scaffolding import Clock, InlineWorkers, Issuer, install, make_token, on_clock, threadless
+from scaffolding import (
+    Clock,
+    InlineWorkers,
+    Issuer,
+    clock_loop,
+    install,
+    let_pass,
+    make_token,
+    on_clock,
+    threadless,
+)
 
 Async = aio.CommunicationTokenCredential
 
@@ -439,6 +449,51 @@ def test_a_worker_leaves_alone_what_a_caller_has_refreshed_meanwhile(monkeypatch
     workers.become_free()
     assert issuer.calls == 1
     assert credential.get_token() is token
+
+
+def test_what_comes_up_too_early_comes_up_again_in_time(monkeypatch):
+    """Half a second by a clock that is slewed, and not only a minute later."""
+    clock = Clock()
+    issuer = Issuer(ConnectionError("down"), wall=clock.wall)
+    scheduler = install(monkeypatch, threadless(clock, InlineWorkers()))
+    credential = on_clock(Sync, clock)(
+        make_token(clock.wall() + 3600), token_refresher=issuer, proactive_refresh=True
+    )
+    let_pass(3001, clock, scheduler)
+    assert issuer.calls == 1  # ten minutes before expiry; the next one is after five
+    clock.set_wall(clock.wall() - 100)
+    let_pass(200, clock, scheduler)
+    clock.set_wall(clock.wall() + 0.5)
+    let_pass(98.9, clock, scheduler)
+    assert issuer.calls == 1
+    let_pass(0.2, clock, scheduler)
+    scheduler.run_due()  # as whatever changes wakes it
+    assert issuer.calls == 2
+    credential.close()
+
+
+def test_what_comes_up_too_early_on_a_loop_comes_up_again_in_time():
+    """As on the thread."""
+    clock = Clock()
+    issuer = Issuer(ConnectionError("down"), wall=clock.wall)
+
+    async def run():
+        credential = on_clock(Async, clock)(
+            make_token(clock.wall() + 3600), token_refresher=issuer.issue, proactive_refresh=True
+        )
+        await asyncio.sleep(3001)
+        assert issuer.calls == 1
+        clock.set_wall(clock.wall() - 100)
+        await asyncio.sleep(200)
+        clock.set_wall(clock.wall() + 0.5)
+        await asyncio.sleep(98.9)
+        assert issuer.calls == 1
+        await asyncio.sleep(0.2)
+        assert issuer.calls == 2
+        await credential.close()
+
+    with clock_loop(clock) as loop:
+        loop.run_until_complete(run())
 
 
 def test_the_async_credential_says_what_it_needs_where_no_loop_runs():

@@ -579,11 +579,12 @@ def test_a_proactive_async_credential_warms_up_by_itself(clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_retry_after_is_honoured(way: Way, clock: Clock, status: int) -> None:
+@pytest.mark.parametrize("seconds", [7, 15])
+def test_retry_after_is_honoured(way: Way, clock: Clock, status: int, seconds: int) -> None:
     """One request is followed by another after the time that the service asked for."""
-    scene = Scene(way, clock, Answer(status, headers={"Retry-After": "7"}))
+    scene = Scene(way, clock, Answer(status, headers={"Retry-After": str(seconds)}))
     assert scene.get_token().expires_on == clock.wall() + HOUR
-    assert scene.transport.slept == [7]
+    assert scene.transport.slept == [seconds]
     assert len(scene.user.asked) == 1
 
 

@@ -22,6 +22,7 @@ from scaffolding import (
     CallFault,
     Clock,
     Issuer,
+    Late,
     Tally,
     aio_credential,
     armed_caches,
@@ -37,6 +38,7 @@ from scaffolding import (
     state_of,
     stop_loop,
     turn_until,
+    wait_until,
 )
 from scaffolding import waiting as number_waiting
 
@@ -386,6 +388,84 @@ def test_a_second_loop_goes_on_where_the_first_one_ended(clock: Clock) -> None:
         assert run_async(main()) == 1
         assert issuer.calls == run
         clock.advance(3_601)
+
+
+def test_a_loop_whose_callers_have_been_served_is_collected() -> None:
+    """The credential goes on without it."""
+    credential = CommunicationTokenCredential(token_refresher=Issuer().issue)
+
+    def run() -> "weakref.ref[asyncio.AbstractEventLoop]":
+        with contextlib.closing(asyncio.new_event_loop()) as loop:
+            loop.run_until_complete(credential.get_token())
+            return weakref.ref(loop)
+
+    gone = Call(run).value()
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_loop_that_has_stopped_keeps_no_credential_alive(clock: Clock) -> None:
+    """Nothing that happens to the credential is left on the loop for when it goes on."""
+    with clock_loop(clock) as loop:
+        credential = on_clock(CommunicationTokenCredential, clock)(
+            token_refresher=Issuer(wall=clock.wall).issue, proactive_refresh=True
+        )
+        token = loop.run_until_complete(credential.get_token())
+        credential.invalidate_token(token.token)
+        gone = weakref.ref(cache_of(credential))
+        del credential
+        gc.collect()
+        assert gone() is None
+
+
+def test_a_credential_stays_with_the_loop_on_which_it_was_armed(clock: Clock) -> None:
+    """As long as that one runs, though another one refreshes the token."""
+    clock.set_wall(time.time())  # which the loops' timers go by
+    issuer = Issuer(wall=clock.wall)
+    credential = on_clock(CommunicationTokenCredential, clock)(
+        make_token(clock.wall() + 3_600), token_refresher=issuer.issue, proactive_refresh=True
+    )
+
+    async def use() -> str:
+        return (await credential.get_token()).token
+
+    async def is_armed() -> bool:
+        return cache_of(credential) in armed_caches()
+
+    with running_loop() as first, running_loop() as second:
+
+        def on(loop: asyncio.AbstractEventLoop, work: Any) -> Any:
+            return asyncio.run_coroutine_threadsafe(work, loop).result(DEADLINE)
+
+        before = on(first, use())
+        wait_until(lambda: on(first, is_armed()))
+        entry = cache_of(credential).entry
+        clock.advance(3_590)
+        assert on(second, use()) != before
+        wait_until(lambda: cache_of(credential).entry != entry)
+        assert (on(first, is_armed()), on(second, is_armed())) == (True, False)
+    asyncio.run(credential.close())
+
+
+def test_who_is_woken_by_another_s_refresh_waits_on(clock: Clock, waiting: Waiting) -> None:
+    """Once more for its own, and not in a loop that never rests."""
+    credential_type, counted = waiting
+    late = Late(make_token(clock.wall() + 3_600))
+    issuer = Issuer(late, ValueError("no such claims"))
+    credential = credential_type(token_refresher=issuer.issue)
+
+    async def main() -> None:
+        calls = [asyncio.create_task(credential.get_token()) for _ in range(3)]
+        await turn_until(lambda: counted.value == 3)
+        with pytest.raises(ValueError, match="no such claims"):
+            await credential.get_token(claims="c")
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert counted.value == 3 + 1 + 3
+        late.release()
+        assert {token.token for token in await asyncio.gather(*calls)} == {late.step}
+
+    run_async(main())
 
 
 @pytest.mark.parametrize("proactive", [False, True])

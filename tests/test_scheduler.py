@@ -313,7 +313,7 @@ def test_what_waits_for_a_worker_waits_once(clock: Clock, threads: ThreadWatch) 
     items = [Item(clock, 0, calls.count) for _ in range(3)]
     for _ in range(100):
         hand_over(workers, *items)
-    assert len(workers) == 3
+    assert (len(workers), workers._calls.qsize()) == (3, 3)
     gate.set()
     calls.wait_for(3)
     threads.wait_for_end()
@@ -381,6 +381,48 @@ def test_a_worker_calls_for_another_when_it_leaves_work_behind(
     gate.set()
     threads.wait_for_end()
     assert (log, calls.value, asked.value) == (["begins", "ends"], 1, 1)
+
+
+def test_a_worker_that_has_not_begun_counts(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often its item is handed over before the system lets it run, it is the only one."""
+    started: list[object] = []
+
+    class Thread:
+        def __init__(self, target: Callable[[], None]) -> None:
+            pass
+
+        def start(self) -> None:
+            started.append(self)
+
+        def is_alive(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sync_scheduler, "new_thread", Thread)
+    workers, item = new_workers(), Item(clock, 0)
+    for _ in range(3):
+        hand_over(workers, item)
+    assert len(started) == 1
+
+
+def test_an_item_that_comes_when_a_worker_stops_waiting_is_refreshed(
+    clock: Clock, threads: ThreadWatch
+) -> None:
+    """Who handed it over may have taken the worker for idle."""
+    calls = Tally()
+    item = Item(clock, 0, calls.count)
+    coming: list[Any] = [weakref.ref(item)]
+
+    class TooLate(queue.SimpleQueue):  # type: ignore[type-arg]
+        def get(self, block: bool = True, timeout: float | None = None) -> None:
+            while coming:
+                workers.submit(coming.pop())
+            raise queue.Empty
+
+    workers = new_workers()
+    workers._calls = TooLate()
+    hand_over(workers, Item(clock, 0))
+    threads.wait_for_end()
+    assert (calls.value, len(workers)) == (1, 0)
 
 
 def test_an_idle_worker_holds_no_item_alive(
@@ -741,6 +783,26 @@ def test_an_item_armed_on_another_loop_is_refreshed_there(clock: Clock) -> None:
         assert calls == []
         second.run_until_complete(asyncio.sleep(20))
         assert calls == [second]
+
+
+def test_a_loop_may_be_closed_while_an_item_is_sent_to_it(clock: Clock) -> None:
+    """The next use on a loop arms it; whoever caused the change is not troubled."""
+
+    class Closing:
+        calls = 0
+
+        def is_running(self) -> bool:
+            return True
+
+        def call_soon_threadsafe(self, *_: object, **__: object) -> None:
+            self.calls += 1
+            msg = "Event loop is closed"
+            raise RuntimeError(msg)
+
+    loop, item = Closing(), Item(clock, 0)
+    item.loop = lambda: loop  # type: ignore[attr-defined]
+    aio_scheduler.arm(item, refresh)  # type: ignore[arg-type]
+    assert (loop.calls, item.entry) == (1, 0)
 
 
 def test_a_closed_loop_is_collected_with_its_scheduler(clock: Clock) -> None:

@@ -29,6 +29,7 @@ from scaffolding import (
     sync_scheduler,
     wait_until,
 )
+from scaffolding import waiting as number_waiting
 
 
 @pytest.fixture
@@ -81,6 +82,7 @@ def test_a_waiter_whom_no_call_reaches_looks_for_itself(
     monkeypatch.setattr(queue, "SimpleQueue", DeafQueue)
     waiter = Call(credential.get_token)
     wait_until(lambda: len(sleeps) > 2)
+    assert number_waiting(credential) <= 1
     issuer.release()
     assert waiter.value() is leader.value()
     assert set(sleeps) == {1}

@@ -183,27 +183,22 @@ class Workers:
             self._calls.put(None)
         self.threads = [thread for thread in self.threads if thread.is_alive()]
         for thread in list(self._idle):
-            if not thread.is_alive():  # an interrupt has ended it
+            if not thread.is_alive():  # it could not be started, or an interrupt has ended it
                 self._idle.pop(thread, None)
         idle = len(self._idle)
         for _ in range(min(waiting - idle, MAX_WORKERS - len(self.threads))):
             thread = new_thread(self._work)
             self._idle[thread] = None  # before it runs, or it would be started twice
             if not start(thread):
-                self._idle.pop(thread, None)
                 return
             self.threads.append(thread)
 
     def _work(self) -> None:
-        try:
-            while self._wait_for_call(threading.current_thread()):
-                try:
-                    self._refresh_next()
-                except Exception:  # noqa: BLE001 - not the refresher's: a log handler's, say
-                    report_exception()
-        finally:
-            if self._waiting:
-                self._wake()
+        while self._wait_for_call(threading.current_thread()):
+            try:
+                self._refresh_next()
+            except Exception:  # noqa: BLE001 - not the refresher's: a log handler's, say
+                report_exception()
 
     def _wait_for_call(self, me: threading.Thread) -> bool:
         """Wait until there is something to do; tell whether there is."""

@@ -23,7 +23,7 @@ from typing_extensions import Self  # azure-core has loaded it by now
 
 from .. import _token
 from .._arguments import read_arguments
-from .._cache import REFRESHING, CachedTokenCredential, TokenCache, error_to_raise, nowhere
+from .._cache import REFRESHING, CachedTokenCredential, TokenCache, error_to_raise
 from .._refresh import REFRESH_SECONDS, Action, Now, Outcome, Refresh, closed, overdue
 from .._token import TokenLike
 from ._scheduler import Loop, arm, is_elsewhere, running_loop
@@ -143,7 +143,6 @@ class CommunicationTokenCredential(CachedTokenCredential):
         )
         if arguments.proactive_refresh:
             source.prepare()
-            self._cache.loop = nowhere
             self._cache.changed()
 
     async def get_token(self, *scopes: str, **kwargs: Any) -> AccessToken:
