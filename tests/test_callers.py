@@ -207,9 +207,8 @@ def test_a_bad_result_is_explained(
         gc.collect()
 
 
-@pytest.mark.parametrize("name", list(WAYS))
 def test_an_outcome_that_comes_before_the_waiter_sleeps_is_not_missed(
-    clock: Clock, name: str
+    clock: Clock, way: Way, callers: Callers
 ) -> None:
     """Nobody would wake it."""
 
@@ -222,17 +221,15 @@ def test_an_outcome_that_comes_before_the_waiter_sleeps_is_not_missed(
                 self.complete(decision.refresh, AccessToken("early", int(clock.wall()) + 3_600))
             return decision
 
-    way = WAYS[name]
     issuer = Issuer()
     issuer.hold()
     credential = on_clock(way.Credential, clock)(token_refresher=way.refresher(issuer))
     cache_of(credential).__class__ = Hasty
-    with way.callers() as callers:
-        leader = callers.start(credential.get_token)
-        issuer.wait_for_call(1)
-        assert outcome(callers.start(credential.get_token)).token == "early"
-        issuer.release()
-        assert outcome(leader).token == "early"
+    leader = callers.start(credential.get_token)
+    issuer.wait_for_call(1)
+    assert outcome(callers.start(credential.get_token)).token == "early"
+    issuer.release()
+    assert outcome(leader).token == "early"
 
 
 # ---- A refresher that hangs

@@ -323,6 +323,14 @@ def test_an_error_of_a_policy_keeps_its_type_and_its_plain_values(way: Way) -> N
         assert not (isinstance(each, str) and shows_the_canary(each))
 
 
+def test_a_short_token_is_not_shown_either(way: Way) -> None:
+    """It need not be as long as those of Entra are."""
+    user = EntraUser()
+    user.get_token_info = lambda *_, **__: AccessTokenInfo("s3cret", 4_102_444_800)  # type: ignore[method-assign]
+    error = failure(way, made(way, Answer(400, "no token: s3cret"), user=user))
+    assert str(error) == "Entra token exchange failed with status 400: no token: ***"
+
+
 @dataclass(frozen=True)
 class FrozenError(Exception):
     """An error whose fields cannot be set."""

@@ -24,12 +24,14 @@ from scaffolding import (
     Issuer,
     Late,
     Tally,
+    TokenCache,
     aio_credential,
     armed_caches,
     cache_of,
     call_together,
     clock_loop,
     count_waiting,
+    loop_scheduler,
     make_token,
     on_clock,
     rules,
@@ -433,6 +435,8 @@ def test_a_credential_stays_with_the_loop_on_which_it_was_armed(clock: Clock) ->
         return cache_of(credential) in armed_caches()
 
     with running_loop() as first, running_loop() as second:
+        loop_scheduler(first, clock)
+        loop_scheduler(second, clock)
 
         def on(loop: asyncio.AbstractEventLoop, work: Any) -> Any:
             return asyncio.run_coroutine_threadsafe(work, loop).result(DEADLINE)
@@ -466,6 +470,25 @@ def test_who_is_woken_by_another_s_refresh_waits_on(clock: Clock, waiting: Waiti
         assert {token.token for token in await asyncio.gather(*calls)} == {late.step}
 
     run_async(main())
+
+
+def test_a_caller_is_told_though_the_credential_is_closed_before_it_waits(clock: Clock) -> None:
+    """Another thread may close it at any moment, and wakes those who wait by then."""
+
+    class Closing(TokenCache):
+        __slots__ = ()
+
+        def begin(self, *args: Any) -> Any:
+            decision = super().begin(*args)
+            self.close()
+            return decision
+
+    issuer = Issuer(wall=clock.wall)
+    issuer.hold()
+    credential = on_clock(CommunicationTokenCredential, clock)(token_refresher=issuer.issue)
+    cache_of(credential).__class__ = Closing
+    with pytest.raises(RuntimeError, match="has been closed"):
+        run_async(credential.get_token())
 
 
 @pytest.mark.parametrize("proactive", [False, True])
