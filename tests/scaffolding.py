@@ -29,6 +29,7 @@ from typing import Any, Generic, TypeVar
 
 import pytest
 from azure.communication.common import _cache as cache_module
+from azure.communication.common import _errors as errors  # noqa: F401 - for its own tests
 from azure.communication.common import _refresh as rules
 from azure.communication.common import _schedule as schedule_module
 from azure.communication.common._sync import _credential as sync_credential

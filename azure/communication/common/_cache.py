@@ -29,6 +29,7 @@ from typing import Any, NamedTuple, NoReturn, Protocol, TypeAlias
 from azure.core.credentials import AccessToken, TokenRequestOptions
 
 from . import _refresh
+from ._errors import detached
 from ._refresh import INFINITY, Action, Decision, Now, Outcome, Refresh, State
 from ._token import RedactedAccessTokenInfo, read_token
 
@@ -412,12 +413,12 @@ def error_to_raise(decision: Decision, led: Refresh | None) -> Exception:
     if decision.refresh is not None:
         if decision.refresh is led:
             return decision.error
-        error = _refresh.detached(decision.error)
+        error = detached(decision.error)
         error.__cause__ = decision.error
         return error
     if decision.retry_in is None:
         return decision.error
-    error = _refresh.detached(decision.error)
+    error = detached(decision.error)
     if sys.version_info >= (3, 11):
         error.add_note(f"The next refresh is tried in {decision.retry_in:.1f} seconds.")
     return error

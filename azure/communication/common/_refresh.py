@@ -40,16 +40,14 @@ refused soon after its issue counts as a failure, or a service that refuses ever
 us fetch one for each request.
 """
 
-import copy
 import enum
-import functools
-import gc
 import itertools
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias
 
 from azure.core.credentials import AccessToken
-from azure.core.exceptions import ClientAuthenticationError
+
+from ._errors import asked_by_refresher, authentication_error, closed, overdue, to_keep
 
 INFINITY = float("inf")
 
@@ -285,7 +283,7 @@ def decide(
         refresh.number in inside and not refresh.is_lost(now) for refresh in state.refreshes
     ):  # a refresher must not wait for itself
         if valid is None:
-            return Decision(Action.RAISE, error=_asked_by_refresher())
+            return Decision(Action.RAISE, error=asked_by_refresher())
         return Decision(Action.RETURN, valid)
     if decision.action is Action.LEAD and valid is not None and request.claims is None:
         return decision._replace(patience=min(PATIENCE_SECONDS, left / 2))
@@ -317,7 +315,7 @@ def _decide(
     if waited is not None and waited in state.refreshes and not waited.is_lost(now):
         # Another one might hang as well: this caller may be part of it, on a thread of the
         # refresher's of which nothing is known.
-        return Decision(Action.RAISE, error=overdue())
+        return Decision(Action.RAISE, error=overdue(REFRESH_SECONDS))
     if now.mono < state.hold_until and state.error is not None:
         return Decision(Action.RAISE, error=state.error, retry_in=state.hold_until - now.mono)
     return _lead(request)
@@ -501,7 +499,7 @@ def refuse(state: State, now: Now, jitter: float) -> State:
             "seconds of its issue: check that they are issued by the resource that the client "
             "talks to, for an existing user and with the scopes it needs"
         )
-        error = _authentication_error(msg)
+        error = authentication_error(msg)
     refused = Refused(hash(token.token), token.expires_on, state.deadline_at)
     return State(
         proactive=state.proactive,
@@ -575,137 +573,3 @@ def retry_after(error: Exception) -> float:
     except Exception:  # noqa: BLE001 - no HTTP error at all, or an HTTP date
         return 0.0
     return float(min(max(wait, 0), LONGEST_RETRY_AFTER_SECONDS))
-
-
-# Errors: what is raised, and copies of what refreshers raise.
-
-
-def closed() -> RuntimeError:
-    """Return the error of a closed credential."""
-    return RuntimeError("The credential has been closed: create a new one")
-
-
-def overdue() -> TimeoutError:
-    """Return the error of those who waited for a refresh that takes too long."""
-    msg = (
-        f"Token refresh did not finish within {REFRESH_SECONDS} seconds: set shorter time-outs in "
-        "token_refresher"
-    )
-    return TimeoutError(msg)
-
-
-def _asked_by_refresher() -> RuntimeError:
-    msg = (
-        "token_refresher requested a token from the credential that it refreshes, which has no "
-        "valid one: give the client that it uses another credential, for example the access key"
-    )
-    return RuntimeError(msg)
-
-
-def detached(error: Exception) -> Exception:
-    """Return a copy of an exception without its traceback, to raise elsewhere.
-
-    Raising one object from several threads would have each of them lengthen the same traceback.
-    It runs code of the user's.
-    """
-    twin: Exception
-    for duplicate in (copy.copy, _copy_without_constructor):
-        try:
-            twin = duplicate(error)
-            if type(twin) is type(error) and str(twin) == str(error):
-                break
-        except Exception:  # noqa: BLE001, S112 - it cannot be copied so, or not even be printed
-            continue
-    else:
-        twin = _authentication_error(_describe(error))
-    twin.__traceback__ = None
-    notes = vars(twin).get("__notes__")
-    if notes is not None:  # or a note on one would be a note on all
-        vars(twin)["__notes__"] = list(notes)
-    return twin
-
-
-_LONGEST_ATTRIBUTE = 256  # a JSONDecodeError has the whole body in one, for example
-
-
-def to_keep(error: Exception, depth: int = 2) -> Exception:
-    """Return a copy of an exception that leads to plain values alone.
-
-    It has the class and the arguments, numbers and short texts among the attributes, and such
-    copies of the exceptions there. All else is gone, for who could tell which object leads to a
-    frame, or to a request with its Authorization header?
-    """
-    twin = detached(error)
-    text = str(twin)
-    try:
-        _clear(twin, depth)
-        if _says(twin) is None:  # the class makes its text from what is gone
-            twin = _with_text(twin, text)
-        if _is_clear(twin):
-            return twin
-    except Exception:  # noqa: BLE001, S110 - what the user's class does with its fields
-        pass
-    return _authentication_error(_describe(error))
-
-
-def _clear(error: Exception, depth: int) -> None:
-    def kept(value: object, longest: float, otherwise: object) -> object:
-        if isinstance(value, Exception) and depth:  # such as azure-core's inner_exception
-            return to_keep(value, depth - 1)
-        is_short = not isinstance(value, str) or len(value) <= longest
-        is_plain = isinstance(value, (str, int, float, type(None))) and is_short
-        return value if is_plain else otherwise
-
-    for name, value in vars(error).items():
-        if name != "__notes__":
-            vars(error)[name] = kept(value, _LONGEST_ATTRIBUTE, None)
-    error.args = tuple(kept(arg, INFINITY, type(arg).__name__) for arg in error.args)
-
-
-def _is_clear(error: Exception) -> bool:
-    """Tell whether there is nothing but what can be cleared; slots, for example, cannot."""
-    for field in gc.get_referents(error):
-        is_cleared = field is error.args or field is vars(error)
-        if not is_cleared and not isinstance(field, (type, str, int, float, type(None))):
-            return False
-    return True
-
-
-def _with_text(error: Exception, text: str) -> Exception:
-    """Return the same exception with a text that does not depend on its fields."""
-    kind = _with_fixed_text(type(error))  # type: ignore[arg-type]  # a class is hashable
-    twin = kind.__new__(kind, *error.args)
-    vars(twin).update(vars(error), _text=text)
-    return twin
-
-
-@functools.lru_cache
-def _with_fixed_text(kind: type[Exception]) -> type[Exception]:
-    members = {"__module__": kind.__module__, "__str__": lambda self: vars(self)["_text"]}
-    return type(kind.__name__, (kind,), members)
-
-
-def _copy_without_constructor(error: Exception) -> Exception:
-    twin = type(error).__new__(type(error), *error.args)
-    vars(twin).update(vars(error))
-    return twin
-
-
-def _authentication_error(message: str) -> ClientAuthenticationError:
-    """Return an error that knows nothing of what the caller happens to be handling."""
-    error = ClientAuthenticationError(message=message)
-    error.exc_type = error.exc_value = error.exc_traceback = None
-    error.exc_msg = message
-    return error
-
-
-def _describe(error: Exception) -> str:
-    return ": ".join(filter(None, (type(error).__name__, _says(error))))
-
-
-def _says(error: Exception) -> str | None:
-    """Return the text of an exception, if there is no mistake in its class."""
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001 - it is the user's
-        return None

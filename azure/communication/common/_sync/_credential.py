@@ -21,7 +21,8 @@ from typing_extensions import Self  # azure-core has loaded it by now
 from .. import _token
 from .._arguments import read_arguments
 from .._cache import REFRESHING, CachedTokenCredential, TokenCache, error_to_raise
-from .._refresh import NOTHING, Action, Decision, Outcome, Refresh, closed
+from .._errors import closed
+from .._refresh import NOTHING, Action, Decision, Outcome, Refresh
 from .._token import TokenLike
 from ._scheduler import arm, check_threads
 

@@ -24,7 +24,8 @@ from typing_extensions import Self  # azure-core has loaded it by now
 from .. import _token
 from .._arguments import read_arguments
 from .._cache import REFRESHING, CachedTokenCredential, TokenCache, error_to_raise, nowhere
-from .._refresh import REFRESH_SECONDS, Action, Now, Outcome, Refresh, closed, overdue
+from .._errors import closed, overdue
+from .._refresh import REFRESH_SECONDS, Action, Now, Outcome, Refresh
 from .._token import TokenLike
 from ._scheduler import Loop, arm, is_elsewhere, running_loop
 
@@ -331,7 +332,7 @@ def _start(
 ) -> "asyncio.Task[None]":
     """Start the task that leads a refresh."""
     task = refresh.loop.create_task(_lead(cache, refresh, options))
-    # As well as in its ``finally``, which a task that is cancelled before its first step never runs.
+    # Beside its ``finally``, which a task that is cancelled before its first step never runs.
     task.add_done_callback(lambda task: _end(cache, refresh, task))
     refresh.is_started = True
     return task
@@ -346,7 +347,7 @@ async def _lead(cache: TokenCache, refresh: _LoopRefresh, options: dict[str, Any
         # A loop refers to its tasks only weakly, but its timer for this refers to both of them.
         await asyncio.wait((call,), timeout=REFRESH_SECONDS)
         if not call.done():
-            refresh.outcome = overdue()
+            refresh.outcome = overdue(REFRESH_SECONDS)
         elif call.cancelled():  # nobody else has the task, so it was not cancelled from outside
             refresh.outcome = RuntimeError("token_refresher raised CancelledError")
     finally:

@@ -1,11 +1,13 @@
 """Proactive refresh on event loops: one heap and one timer for each loop, no thread.
 
 A cache belongs to the loop on which it was armed last, and all methods of a scheduler run on its
-loop. Whoever changes a cache notes that in the scheduler; only its timer touches the
-:class:`Schedule`, so a finalizer that comes in between finds nothing half done. No timer is kept to be cancelled, for it would keep its loop alive: one that has been
-overtaken by an earlier one does nothing, so that one chain of timers goes on. They run in an empty
-context, since that of whoever armed the first credential (its request, its trace) has nothing to do
-with the others.
+loop. Whoever changes a cache notes that in the scheduler; only the timer touches the
+:class:`Schedule`, so a finalizer that comes in between finds nothing half done.
+
+No timer is kept to be cancelled, for it would keep its loop alive: one that has been overtaken by
+an earlier one does nothing, so that one chain of timers goes on. They run in an empty context,
+since that of whoever armed the first credential (its request, its trace) has nothing to do with the
+others.
 """
 
 import asyncio
