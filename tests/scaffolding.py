@@ -178,7 +178,7 @@ class Item:
         item = cls(clock, None)
         token = AccessToken("t", int(clock.wall() + life))
         state = rules.start(item.state, token, clock.sources().now())
-        item.state = rules.replace(state, next_left=left)
+        item.state = rules.replace(state, next_left=left, latest_left=left)
         return item
 
     def due_in(self, seconds: float) -> None:

@@ -477,12 +477,12 @@ def test_the_background_may_refresh_anywhere_from_half_way_to_its_time() -> None
     assert rules.due(State(closed=True, proactive=True), at(5)) is None
 
 
-def test_a_retry_of_a_valid_token_may_come_later_but_before_callers_need_one() -> None:
+def test_a_retry_may_come_later_where_many_are_due() -> None:
     """Where an outage has many fail together, they do not all try together again."""
     state = failed(started(3600, proactive=True), at(3000))
-    assert rules.due(state, at(3000)) == (300, 300, 480)
+    assert rules.due(state, at(3000)) == (300, 300, 600 + 3600)
     state = failed(state, at(3450))
-    assert rules.due(state, at(3450)) == (75, 75, 75)
+    assert rules.due(state, at(3450)) == (75, 75, 150 + 3600)
 
 
 def test_a_failure_does_not_bring_a_fresh_token_forward() -> None:

@@ -112,7 +112,10 @@ def test_an_outage_with_valid_tokens() -> None:
     assert fleet.valid() == MANY
     assert len(fleet.each) == MANY
     assert max(fleet.each.values()) <= 12
+    assert max(fleet.tries.values()) <= MOST_TRIES
+    fleet.tries.clear()
     fleet.run(60)
+    assert max(fleet.tries.values()) <= 2 * MOST_TRIES  # the first failure without a valid token
     fleet.tries.clear()
     fleet.run(HOUR)
     assert fleet.valid() == 0

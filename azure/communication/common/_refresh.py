@@ -54,7 +54,7 @@ INFINITY = float("inf")
 ON_DEMAND_WINDOW_SECONDS = 120  # callers refresh at T-2 min, as the .NET and Python libraries do
 PROACTIVE_WINDOW_SECONDS = 600  # and the background at T-10 min
 REFRESH_SECONDS = 60  # longer than three tries of ten seconds with their back-off
-LONGEST_SPREAD_SECONDS = 3600  # of what has failed with no valid token, in an outage
+LONGEST_SPREAD_SECONDS = 3600  # after expiry, of what fails in an outage
 RETRY_FLOOR_SECONDS = 5  # between tries that no caller waits for
 FIRST_HOLD_SECONDS, LONGEST_HOLD_SECONDS = 0.5, 30
 LONGEST_RETRY_AFTER_SECONDS = 120
@@ -154,7 +154,9 @@ class State:
     next_left: float = 0.0
     """With how much life left the next try may come, of a caller or the background."""
     earliest_left: float = 0.0
-    """The same for the background, where many are due together."""
+    """The same for the background, where many are due together; at the earliest."""
+    latest_left: float = 0.0
+    """At the latest; less than 0 if that is after the token's expiry."""
     claims: str | None = None
     claims_at: float = -INFINITY
     """When a refresh last brought a token for ``claims``."""
@@ -243,6 +245,7 @@ def start(state: State, token: AccessToken, now: Now, claims: str | None = None)
         window=window,
         next_left=0.0 if state.static else ahead,
         earliest_left=life / 2,
+        latest_left=ahead,
         claims=claims,
         claims_at=now.mono,
         refreshes=state.refreshes,
@@ -475,7 +478,13 @@ def _postpone(state: State, left: float, now: Now, wait: float = 0.0) -> State:
     """Return the state in which a valid token is kept and the next try comes later."""
     quiet = left - state.next_left  # of a token that is fresh
     pause = max(quiet, min(max(RETRY_FLOOR_SECONDS, left / 2, wait), left))
-    return replace(state, next_left=left - pause, earliest_left=left - pause)
+    next_left = left - pause
+    return replace(
+        state,
+        next_left=next_left,
+        earliest_left=next_left,
+        latest_left=-LONGEST_SPREAD_SECONDS,
+    )
 
 
 def refuse(state: State, now: Now, jitter: float) -> State:
@@ -525,9 +534,9 @@ def _still_valid(refused: tuple[Refused, ...], now: Now) -> tuple[Refused, ...]:
 def due(state: State, now: Now) -> Due | None:
     """Return when the background should refresh next, or None if it never should.
 
-    Where many are due together, a valid token may be refreshed earlier, from half of its life on,
-    or, if that failed, later, until callers do it. Without one, they refresh for themselves; then
-    what failed before may be tried within the hour.
+    Where many are due together, a valid token may be refreshed earlier, from half of its life on.
+    What failed before may be tried later, up to an hour after its expiry, for callers refresh for
+    themselves by then.
     """
     if state.closed or not state.proactive:
         return None
@@ -537,8 +546,7 @@ def due(state: State, now: Now) -> Due | None:
     if left > 0:
         preferred = max(left - state.next_left, hold)
         earliest = max(left - max(state.earliest_left, state.next_left), hold)
-        is_retry = state.earliest_left <= state.next_left
-        latest = max(preferred, left - state.window) if is_retry else preferred
+        latest = max(left - state.latest_left, preferred)
         return Due(min(earliest, preferred), preferred, latest)
     has_failed = state.background_at > -INFINITY
     return Due(hold, hold, hold + LONGEST_SPREAD_SECONDS if has_failed else hold)
