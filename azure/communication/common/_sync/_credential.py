@@ -11,7 +11,6 @@ import inspect
 import queue
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from contextvars import Token
 from types import TracebackType
 from typing import Any, overload
 
@@ -277,21 +276,10 @@ def _result(cache: TokenCache, options: dict[str, Any]) -> AccessToken | Excepti
     claims = options.get("claims") or None
     waited: Refresh | None = None
     led: Refresh | None = None
-    request, decision = Refresh(claims), NOTHING
-    outcome: Outcome = None
+    decision = NOTHING
     try:
         while True:
-            mark = _mark(request)
-            try:
-                try:
-                    decision = cache.begin(request, waited)
-                    if decision.action is Action.LEAD:
-                        outcome = _call(cache, options)
-                finally:
-                    cache.complete(request, outcome)
-            finally:  # again, if an interrupt came into it
-                cache.complete(request, outcome)
-                REFRESHING.reset(mark)
+            decision = _attempt(cache, Refresh(claims), waited, options)
             if decision.token is not None:
                 return decision.token
             if decision.action is Action.RAISE:
@@ -301,23 +289,42 @@ def _result(cache: TokenCache, options: dict[str, Any]) -> AccessToken | Excepti
                 _wait(cache, decision)
             else:
                 led = waited
-            request, outcome = Refresh(claims), None
     finally:
+        del decision, waited, led  # as in _attempt
+
+
+def _attempt(
+    cache: TokenCache, request: Refresh, waited: Refresh | None, options: dict[str, Any]
+) -> Decision:
+    """Ask what to do, and lead the refresh, from beginning to end, if that is it."""
+    decision, outcome = NOTHING, None
+    # What runs here from now on, a finalizer for example, must not wait for this refresh.
+    mark = REFRESHING.set(REFRESHING.get() | {request.number})
+    try:
+        try:
+            decision = cache.begin(request, waited)
+            if decision.action is Action.LEAD:
+                outcome = _call(cache, options, is_background=request.ahead)
+            return decision
+        finally:
+            cache.complete(request, outcome)
+    finally:  # again, if an interrupt came into it
+        cache.complete(request, outcome)
+        REFRESHING.reset(mark)
         # The traceback of the refresher's error leads back to this frame: a cycle, if it led on.
-        del request, decision, outcome, waited, led
+        del request, waited, decision, outcome
 
 
-def _mark(request: Refresh) -> Token[frozenset[int]]:
-    """Have what runs here from now on, a finalizer for example, not wait for this refresh."""
-    return REFRESHING.set(REFRESHING.get() | {request.number})
-
-
-def _call(cache: TokenCache, options: dict[str, Any]) -> Outcome:
+def _call(cache: TokenCache, options: dict[str, Any], *, is_background: bool) -> Outcome:
     """Call the source of tokens, and return what came of it."""
     try:
         return cache.read(cache.request(options))
     except Exception as error:  # noqa: BLE001 - the refresher is the user's
         return error
+    except BaseException as error:
+        if is_background:  # there is no caller to interrupt
+            return RuntimeError(f"token_refresher raised {type(error).__name__}")
+        raise
 
 
 def _wait(cache: TokenCache, decision: Decision) -> None:
@@ -333,29 +340,8 @@ def _wait(cache: TokenCache, decision: Decision) -> None:
 
 def _refresh_ahead(cache: TokenCache) -> None:
     """Refresh in the background, if it should be; called on a worker."""
-    request, decision = Refresh(ahead=True), NOTHING
-    outcome: Outcome = None
-    mark = _mark(request)
-    try:
-        try:
-            decision = cache.begin(request)
-            if decision.action is Action.LEAD:
-                outcome = _call_in_background(cache)
-            else:
-                cache.changed()
-        finally:
-            cache.complete(request, outcome)
-    finally:  # again, if an interrupt came into it
-        cache.complete(request, outcome)
-        REFRESHING.reset(mark)
-        del request, decision, outcome  # to which the traceback of the refresher's error leads back
-
-
-def _call_in_background(cache: TokenCache) -> Outcome:
-    try:
-        return _call(cache, {})
-    except BaseException as error:  # noqa: BLE001 - there is no caller to interrupt
-        return RuntimeError(f"token_refresher raised {type(error).__name__}")
+    if _attempt(cache, Refresh(ahead=True), None, {}).action is Action.NOTHING:
+        cache.changed()
 
 
 def _arm(cache: TokenCache) -> None:
