@@ -136,7 +136,7 @@ def test_what_the_credential_refuses_is_refused(command: Any, option: list[str],
     """With the same message."""
     code, out = command("token", *option, stdin=case["token"])
     assert code == 1
-    assert "pass the bare JWT" in out
+    assert "use the " in out
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_an_identifier_is_described_in_lines(command: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("{}", "an identifier has the member rawId or one of"),
+        ("{}", "the identifier must have the member rawId or one of"),
         ('{"rawId": 5}', "the member rawId must be a JSON string, not int"),
         ("{", "it is not an identifier's JSON"),
         ('{"a":' * 100_000, "it is not an identifier's JSON"),

@@ -699,6 +699,6 @@ def test_no_redirect_of_a_user_s_policy_carries_the_token_away(
     transport = way.Transport(Answer(307, "", {"Location": to}))
     error = failure(way, made(way, transport=transport, **{place: [way.RedirectPolicy()]}))
     assert type(error) is ClientAuthenticationError
-    assert "which alone may have the credential" in str(error) or "plain http" in str(error)
+    assert "may not receive the credential" in str(error) or "plain http" in str(error)
     assert len(transport.sent) == 1
     assert_clean(error)

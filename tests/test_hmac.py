@@ -419,7 +419,7 @@ def test_no_signature_is_made_for_another_host_or_plain_http(url: str) -> None:
     request = HttpRequest("GET", url)
     with (
         Pipeline(transport, [RetryPolicy(), policy()]) as pipeline,
-        pytest.raises(ClientAuthenticationError, match=r"goes to another host|over plain http"),
+        pytest.raises(ClientAuthenticationError, match=r"goes to a host that may not|over plain http"),
     ):
         pipeline.run(request, enforce_https=False)
     assert transport.sent == []
@@ -428,7 +428,7 @@ def test_no_signature_is_made_for_another_host_or_plain_http(url: str) -> None:
 
 def test_a_host_that_only_lower_case_makes_the_endpoints_is_another_host() -> None:
     """The Kelvin sign becomes a k in lower case; what a resolver makes of it is not known here."""
-    with pytest.raises(ClientAuthenticationError, match="goes to another host"):
+    with pytest.raises(ClientAuthenticationError, match="goes to a host that may not"):
         sign(HttpRequest("GET", "https://\u212aontoso.example/a"), policy("kontoso.example"))
 
 
@@ -436,7 +436,7 @@ def test_a_client_does_not_sign_an_absolute_url_of_another_host() -> None:
     """``send_request`` takes absolute URLs, which its base URL does not bind."""
     transport = FakeTransport()
     client: Any = PipelineClient(ENDPOINT, transport=transport, policies=[policy()])
-    with client, pytest.raises(ClientAuthenticationError, match="goes to another host"):
+    with client, pytest.raises(ClientAuthenticationError, match="goes to a host that may not"):
         client.send_request(HttpRequest("GET", "https://evil.example/a"))
     assert transport.sent == []
 
@@ -507,7 +507,7 @@ def test_plain_http_to_a_loopback_address_takes_an_explicit_option(host: str) ->
 )
 def test_plain_http_goes_to_the_endpoints_own_port(endpoint: str, url: str) -> None:
     """A default port is another one for each scheme."""
-    with pytest.raises(ClientAuthenticationError, match="goes to another host"):
+    with pytest.raises(ClientAuthenticationError, match="goes to a host that may not"):
         sign(HttpRequest("GET", url), policy(endpoint), enforce_https=False)
 
 
@@ -609,7 +609,7 @@ def test_what_only_looks_like_a_further_host_is_refused(url: str) -> None:
     """Plain http is for nobody but the loopback addresses."""
     signer = HMACCredentialsPolicy(ENDPOINT, KEY, additional_hosts=STORAGE)
     request = HttpRequest("GET", url)
-    with pytest.raises(ClientAuthenticationError, match=r"goes to another host|over plain http"):
+    with pytest.raises(ClientAuthenticationError, match=r"goes to a host that may not|over plain http"):
         sign(request, signer, enforce_https=False)
     assert dict(request.headers) == {}
 

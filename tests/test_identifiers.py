@@ -208,15 +208,14 @@ TEAMS_EXTENSION = {"user_id": "u", "tenant_id": "t", "resource_id": "r"}
         (TeamsExtensionUserIdentifier, TEAMS_EXTENSION, {"cloud": 1}),
         (TeamsExtensionUserIdentifier, TEAMS_EXTENSION, {"raw_id": 1}),
         (UnknownIdentifier, {}, {"identifier": None}),
-        (identifier_from_raw_id, {}, {"raw_id": None}),
         (identifier_from_raw_id, {}, {"raw_id": b"8:acs:x"}),
-        (identifier_from_raw_id, {}, {"raw_id": PhoneNumberIdentifier("+1")}),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else value.__name__,
 )
 def test_wrong_type_is_named(make, arguments, wrong):
     """An argument of the wrong type is a TypeError that names it."""
-    with pytest.raises(TypeError, match=rf"^{next(iter(wrong))} must be a (str|bool), not \w+$"):
+    name = next(iter(wrong))
+    with pytest.raises(TypeError, match=rf"^{name} must be a (str|bool), not \w+(: [ \w?]+)?$"):
         make(**(arguments | wrong))
 
 

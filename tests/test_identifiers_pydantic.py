@@ -145,7 +145,7 @@ def test_identifiers_of_the_sdks():
         (5, "expected an identifier, a raw id or its JSON, not int"),
         (None, "expected an identifier, a raw id or its JSON, not NoneType"),
         (PhoneNumberIdentifier, "expected an identifier, a raw id or its JSON, not type"),
-        ({}, "has the member rawId"),
+        ({}, "must have the member rawId"),
         ({"phoneNumber": {}}, "the member phoneNumber.value is missing"),
     ],
 )

@@ -185,12 +185,7 @@ def test_the_policy_is_one_of_azure_cores_kind() -> None:
         (ENDPOINT, "not base64", ValueError, "credential is not a base64 access key"),
         (ENDPOINT, AzureKeyCredential("secret"), ValueError, "credential is not a base64 access"),
         (ENDPOINT, ENDPOINT, ValueError, "credential is an endpoint, not an access key"),
-        (ENDPOINT, f"endpoint=h;accesskey={KEY}", ValueError, "credential is a connection string"),
-        (KEY, ENDPOINT, ValueError, "endpoint looks like an access key"),
-        (f"endpoint=h;accesskey={KEY}", KEY, ValueError, "endpoint is a connection string"),
         (ENDPOINT.encode(), KEY, TypeError, "endpoint must be a str, not bytes: decode it"),
-        ("contoso", KEY, ValueError, "endpoint must be https://"),
-        ("http://contoso.com", KEY, ValueError, "endpoint must be https://"),
         ("http://contoso.com", Foreign("one"), ValueError, "endpoint must be https://"),
         (ENDPOINT + "/path", Foreign("one"), ValueError, "endpoint must be https://"),
         (None, KEY, TypeError, "endpoint must be a str, not NoneType"),
@@ -207,15 +202,6 @@ def test_other_arguments_are_refused(
     assert "secret" not in message_
     assert KEY not in message_
     assert len(message_) < 200
-
-
-def test_the_synchronous_function_takes_no_async_credential() -> None:
-    """A pipeline that cannot await would send the ``repr`` of a coroutine."""
-    credential = aio.CommunicationTokenCredential(make_token(time.time() + 60))
-    with pytest.raises(
-        TypeError, match=r"credential is an async .* azure\.communication\.common\.a"
-    ):
-        get_authentication_policy(ENDPOINT, credential)  # type: ignore[call-overload]
 
 
 # --- A token that is refused
@@ -807,12 +793,12 @@ def test_the_token_is_authorized_for_no_other_place_by_hand(way: Way) -> None:
     policy = way.get_policy(ENDPOINT, refreshed(way, Issuer()))
     request = PipelineRequest(HttpRequest("GET", "https://evil.example/"), PipelineContext(None))
     for function in (policy.on_request, policy.authorize_request):
-        with pytest.raises(ClientAuthenticationError, match="goes to another host"):
+        with pytest.raises(ClientAuthenticationError, match="goes to a host that may not receive"):
             way.call(function, request)
     challenge: Any = PipelineResponse(request.http_request, Answer(401, headers=CLAIMS), None)
     if "get_challenge_parameter" in vars(core_policies._utils):
         challenge.http_response = SimpleNamespace(headers=CLAIMS)
-        with pytest.raises(ClientAuthenticationError, match="goes to another host"):
+        with pytest.raises(ClientAuthenticationError, match="goes to a host that may not receive"):
             way.call(policy.on_challenge, request, challenge)
     assert "Authorization" not in request.http_request.headers
 
@@ -862,7 +848,7 @@ def test_no_other_host_than_the_further_ones_gets_it(way: Way, credential: str, 
     policy = way.get_policy(ENDPOINT, key, additional_hosts=[".asm.skype.com"])
     transport = way.Transport()
     client = way.Client(ENDPOINT, policies=[policy], transport=transport)
-    with pytest.raises(ClientAuthenticationError, match="and additional_hosts, which alone"):
+    with pytest.raises(ClientAuthenticationError, match="and additional_hosts: check its URL"):
         way.call(client.send_request, HttpRequest("GET", f"https://{host}/a"))
     assert transport.sent == []
 

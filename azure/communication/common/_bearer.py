@@ -98,15 +98,15 @@ class Destinations:
                     return False
         others = " and additional_hosts" if self._additional_hosts else ""
         msg = (
-            f"The request goes to another host than {self._endpoint}{others}, which alone may have "
-            "the credential: check its URL, or the redirect that led there"
+            "The request goes to a host that may not receive the credential, which is only for "
+            f"{self._endpoint}{others}: check its URL, or the redirect that led there"
         )
         raise ClientAuthenticationError(msg)
 
     def _check_plain_http(self, request: PipelineRequest[Any], host: str) -> None:
         if request.context.get("enforce_https", True) or not _LOOPBACK.fullmatch(host):
             msg = (
-                f"The request to {self._endpoint} goes over plain http, which would show the "
+                f"The request to {self._endpoint} goes over plain http, which would expose the "
                 "credential: use https (a test on a loopback address may set enforce_https=False)"
             )
             raise ClientAuthenticationError(msg)
@@ -230,13 +230,13 @@ def check_token_credential(credential: object, argument: str, *, sync: bool) -> 
     """
     name = type(credential).__name__
     if not is_token_credential(credential):
-        msg = f"{argument} must be a token credential, such as one of azure-identity, not {name}"
+        msg = f"{argument} must be a token credential, such as one from azure-identity, not {name}"
         raise TypeError(msg)
     methods = [getattr(credential, each, None) for each in ("get_token", "get_token_info")]
     if sync and any(map(inspect.iscoroutinefunction, methods)):
         msg = (
-            f"{argument} is an async credential ({name}): use its synchronous form, or the "
-            "function or class of the same name in azure.communication.common.aio"
+            f"{argument} is an async credential ({name}): pass a synchronous one, or import what "
+            "you call from azure.communication.common.aio"
         )
         raise TypeError(msg)
 

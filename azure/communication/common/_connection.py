@@ -125,7 +125,7 @@ def parse_client_arguments(
         raise ValueError(msg)
     if isinstance(credential, str) and _is_endpoint(credential) and not _is_endpoint(first):
         msg = (
-            "credential is an endpoint, and connection_string_or_endpoint is none: swap the "
+            "credential is an endpoint and connection_string_or_endpoint is not: swap the "
             "arguments"
         )
         raise ValueError(msg)
@@ -152,10 +152,20 @@ def parse_endpoint(endpoint: str, argument: str = "endpoint") -> str:
     if _looks_like_connection_string(endpoint):
         msg = f"{argument} is a connection string: pass {form}, or use parse_connection_string()"
     elif _looks_like_access_key(endpoint):
-        msg = f"{argument} looks like an access key: pass {form}. Are the arguments swapped?"
+        msg = f"{argument} looks like an access key, not an endpoint: pass {form}"
     else:
-        msg = f"{argument} must be {form}, without user name, path, query or fragment"
+        fault = _fault(endpoint)
+        msg = f"{argument} must be {form}, without user name, path, query or fragment{fault}"
     raise ValueError(msg)
+
+
+def _fault(endpoint: str) -> str:
+    scheme, separator, rest = endpoint.partition("://")
+    if not separator:
+        return "; https:// is missing" if endpoint else "; it is empty"
+    if scheme.strip().lower() != "https":
+        return "; it is not https"
+    return "; it has a path" if "/" in rest[:-1] else ""
 
 
 def parse_additional_hosts(additional_hosts: Sequence[str]) -> tuple[str, ...]:
@@ -210,6 +220,8 @@ def parse_access_key(access_key: str, argument: str = "access_key") -> bytes:
         msg = f"{argument} is a connection string: use parse_connection_string() to get its key"
     elif _is_endpoint(access_key):
         msg = f"{argument} is an endpoint, not an access key. Are the arguments swapped?"
+    elif _looks_like_jwt(access_key):
+        msg = f"{argument} looks like a user's token: pass CommunicationTokenCredential(token)"
     else:
         msg = (
             f"{argument} is not a base64 access key: copy it, with any '=' at its end, from Keys "
@@ -260,7 +272,10 @@ def as_key_credential(
     if isinstance(access_key, str):
         parse_access_key(access_key, argument)
         return AzureKeyCredential(access_key)
-    msg = f"{argument} must be {expected}, not {_name(access_key)}{_remedy_for_type(access_key)}"
+    remedy = _remedy_for_type(access_key)
+    if hasattr(access_key, "token"):  # an AccessToken, for example
+        remedy = ": pass CommunicationTokenCredential(token)"
+    msg = f"{argument} must be {expected}, not {_name(access_key)}{remedy}"
     raise TypeError(msg)
 
 
@@ -274,6 +289,9 @@ def _parse_connection_string(connection_string: str, argument: str) -> Connectio
             f"{argument} must be {_CONNECTION_STRING_FORM}; it has {len(connection_string)} "
             "characters"
         )
+        raise ValueError(msg)
+    if _looks_like_access_key(connection_string):
+        msg = f"{argument} looks like an access key: pass {_CONNECTION_STRING_FORM}"
         raise ValueError(msg)
     values: dict[str, str] = {}
     for number, part in enumerate(connection_string.split(";"), start=1):
@@ -320,6 +338,10 @@ def _looks_like_access_key(text: str) -> bool:
     return len(text) >= 40 and _BASE64.fullmatch(text) is not None
 
 
+def _looks_like_jwt(text: str) -> bool:
+    return text.startswith("eyJ") and text.count(".") >= 2
+
+
 def _name(value: object) -> str:
     return type(value).__name__
 
@@ -328,5 +350,5 @@ def _remedy_for_type(value: object) -> str:
     if isinstance(value, _BYTES):
         return ": decode it"
     if value is None:
-        return ": is the setting that it comes from missing?"
+        return ": is the setting it comes from missing?"
     return ""

@@ -325,15 +325,15 @@ def _read_scopes(scopes: Any) -> tuple[tuple[str, ...], str]:
         raise TypeError(msg)
     wrong = [type(scope).__name__ for scope in listed if not isinstance(scope, str)]
     if wrong:
-        msg = f"scopes must be a str or a list of str; it holds a {wrong[0]}"
+        msg = f"scopes must be a str or a list of str; it contains a {wrong[0]}"
         raise TypeError(msg)
     for prefix, route in _ROUTES.items():
         pattern = re.compile(re.escape(prefix) + r"\S+")
         if listed and all(map(pattern.fullmatch, listed)):
             return tuple(listed), route
     msg = (
-        "scopes must hold at least one scope, and all of them must begin with the same one of "
-        f"{', '.join(_ROUTES)}. Pass several as a list, or none for {DEFAULT_SCOPE}."
+        "scopes must be a scope or a list of scopes, all under one of "
+        f"{', '.join(_ROUTES)}"
     )
     raise ValueError(msg)
 

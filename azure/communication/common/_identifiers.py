@@ -92,10 +92,24 @@ def parse_cloud(cloud: object) -> CommunicationCloudEnvironment | str:
 
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str):
-        msg = f"{name} must be a str, not {type(value).__name__}"
+        msg = f"{name} must be a str, not {type(value).__name__}{_remedy_for_type(value)}"
         raise TypeError(msg)
     # The plain text of a str subclass, such as an enum member: its repr evaluates back.
     return str.__str__(value)
+
+
+def _remedy_for_type(value: object) -> str:
+    if isinstance(value, bytes):
+        return ": decode it"
+    if isinstance(value, Mapping):
+        return ": use deserialize_identifier() for JSON"
+    if hasattr(value, "raw_id"):
+        return ": it is already an identifier"
+    if value is None:
+        return ": is the field it comes from missing?"
+    if isinstance(value, int):
+        return ": write it as text"
+    return ""
 
 
 def _flag(name: str, value: object) -> bool:
@@ -267,7 +281,7 @@ class _Identifier(Generic[_PropertiesT]):
             raise AttributeError(self._immutable(name))
 
     def _immutable(self, name: str) -> str:
-        return f"cannot change {name!r}: a {type(self).__name__} is immutable, make a new one"
+        return f"cannot change {name!r}: a {type(self).__name__} is immutable; make a new one"
 
     def _arguments(self) -> dict[str, Any]:
         """Return keyword arguments that make this identifier again."""

@@ -57,8 +57,8 @@ def serialize_identifier(identifier: CommunicationIdentifier) -> dict[str, Any]:
     """
     if not is_identifier(identifier):
         msg = (
-            "identifier must have raw_id, kind and properties, and a "
-            f"{type(identifier).__name__} does not; identifier_from_raw_id() reads a raw id"
+            "identifier must have raw_id, kind and properties, but a "
+            f"{type(identifier).__name__} does not; use identifier_from_raw_id() for a raw id"
         )
         raise TypeError(msg)
     wire: dict[str, Any] = {"rawId": identifier.raw_id}
@@ -112,18 +112,21 @@ def deserialize_identifier(wire: Mapping[str, Any]) -> CommunicationIdentifier:
         kind.
     """
     if not isinstance(wire, Mapping):
-        msg = f"wire must be a mapping, the decoded JSON object, not {type(wire).__name__}"
+        remedy = ""
+        if isinstance(wire, (str, bytes)):
+            remedy = ": decode JSON with json.loads(), or use identifier_from_raw_id() for a raw id"
+        msg = f"wire must be a mapping, the decoded JSON object, not {type(wire).__name__}{remedy}"
         raise TypeError(msg)
     raw_id = _member(wire, "rawId", str)
     kind = _member(wire, "kind", str)
     models = [name for name in MODELS if wire.get(name) is not None and kind in (None, name)]
     if len(models) > 1:
-        msg = f"an identifier has one model, not several: {', '.join(models)}"
+        msg = f"the identifier must have one model, not several: {', '.join(models)}"
         raise ValueError(msg)
     if models:
         return _read_model(models[0], wire, raw_id)
     if raw_id is None:
-        msg = f"an identifier has the member rawId or one of {', '.join(MODELS)}"
+        msg = f"the identifier must have the member rawId or one of {', '.join(MODELS)}"
         if kind is not None:
             msg = "the member rawId is missing, and there is no model of the kind"
         raise ValueError(msg)

@@ -38,17 +38,12 @@ _ANY = rf"\.{_SEGMENT}*{_PADDING}"
 _JWS = re.compile(rf"({_SEGMENT}+){_PADDING}\.({_SEGMENT}+){_PADDING}{_ANY}")
 _JWE = re.compile(rf"({_SEGMENT}+){_PADDING}{_ANY * 4}")
 _B64TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # what an Authorization header can carry, RFC 6750
+_WHITE_SPACE = re.compile(r"\s")
 _ACCESS_KEY = re.compile(r"[A-Za-z0-9+/]{40,}={0,2}")
 
 _REMEDY = (
-    "pass the bare JWT, which is the 'token' part of the identity service's response, or an "
+    "use the bare JWT, which is the 'token' part of the identity service's response, or an "
     "AccessToken"
-)
-_REMEDIES_BY_TYPE: tuple[tuple[type | tuple[type, ...], str], ...] = (
-    ((bytes, bytearray), ": decode it"),
-    (Mapping, ": use its 'token'"),
-    (tuple, ": use the element that holds the token"),
-    (type(None), ": does the function return the token?"),
 )
 
 
@@ -100,8 +95,10 @@ def read_token(
             remedy = "pass seconds since 1970, as time.time() returns them"
             _refuse_expiry(expiry, f"{source}: its expires_on", remedy)
         return RedactedAccessToken(value.token, int(expiry))
+    remedy = ": does the function return the token?" if value is None else _remedy_for_type(value)
     expected = "a str, an AccessToken or an AccessTokenInfo"
-    raise _wrong_type(value, source, expected)
+    msg = f"{source} must be {expected}, not {_name(value)}{remedy}"
+    raise TypeError(msg)
 
 
 def check_token_text(token: object, source: str) -> None:
@@ -113,15 +110,27 @@ def check_token_text(token: object, source: str) -> None:
     :raises ValueError: If it is empty, or not printable ASCII.
     """
     if not isinstance(token, str):
-        raise _wrong_type(token, source, "a str")
+        msg = f"{source} must be a str, not {_name(token)}{_remedy_for_type(token)}"
+        raise TypeError(msg)
     if not token or not token.isascii() or not token.isprintable():
         msg = f"{source} must be printable ASCII and not empty: strip spaces and line breaks"
         raise ValueError(msg)
 
 
-def _wrong_type(value: object, source: str, expected: str) -> TypeError:
-    remedy = next((text for kind, text in _REMEDIES_BY_TYPE if isinstance(value, kind)), "")
-    return TypeError(f"{source} must be {expected}, not {_name(value)}{remedy}")
+def _remedy_for_type(value: object) -> str:
+    if isinstance(value, (bytes, bytearray)):
+        return ": decode it"
+    if isinstance(value, Mapping):
+        return ": use its 'token'"
+    if isinstance(value, tuple):
+        return ": use the element that holds the token"
+    if value is None:
+        return ": is it missing from the response?"
+    if hasattr(value, "get_token") or hasattr(value, "get_token_info"):
+        return ": pass it as token_credential, with resource_endpoint"
+    if hasattr(value, "token"):
+        return ": use its 'token' attribute"
+    return ""
 
 
 def load_decoder() -> Callable[[str], bytes]:
@@ -189,14 +198,16 @@ def _read_expiry(token: str, now: float, lifetime: float | None, source: str) ->
         if _is_expiry(exp):
             return int(exp)
         if lifetime is None:
-            _refuse_expiry(exp, f"{source}: its 'exp' claim", _REMEDY)
+            remedy = "use the JWT as the identity service issued it, or an AccessToken"
+            _refuse_expiry(exp, f"{source}: its 'exp' claim", remedy)
     elif is_encrypted(token):
         if lifetime is None:
             _warn_once_about_encrypted_token()
             lifetime = UNDECODABLE_TOKEN_LIFETIME_SECONDS
     elif lifetime is None or not _B64TOKEN.fullmatch(token):
         remedy = _remedy(token, can_be_opaque=lifetime is not None)
-        msg = f"{source} is not a JWT ({len(token)} characters): {remedy}"
+        problem = f"is not a JWT ({len(token)} characters)" if token else "is empty"
+        msg = f"{source} {problem}: {remedy}"
         raise ValueError(msg)
     return int(now + lifetime)
 
@@ -212,28 +223,28 @@ def _remedy(text: str, *, can_be_opaque: bool) -> str:
     """Return what to do about a text that is no token."""
     if "accesskey=" in text[:1000].lower():
         return (
-            "it is a connection string. Pass the bare JWT that CommunicationIdentityClient issues "
+            "it is a connection string. Use the bare JWT that CommunicationIdentityClient issues "
             "for a user"
         )
     if text.lstrip().startswith("{"):
-        return "pass the bare JWT, which is the 'token' part of this response"
-    if text[:6].lower() == "bearer" or text != text.strip("\"' \t\r\n"):
-        return "pass the bare JWT, without 'Bearer', quotes, spaces or line breaks"
+        return "use the bare JWT, which is the 'token' part of this response"
+    if text[:6].lower() == "bearer" or text != text.strip("\"'") or _WHITE_SPACE.search(text):
+        return "use the bare JWT, without 'Bearer', quotes, spaces or line breaks"
     if can_be_opaque:
-        return "pass the bare JWT, or text that an Authorization header can carry"
+        return "use the bare JWT, or text that an Authorization header can carry"
     if _ACCESS_KEY.fullmatch(text):
         return (
-            "it looks like an access key. Pass the bare JWT that CommunicationIdentityClient "
+            "it looks like an access key. Use the bare JWT that CommunicationIdentityClient "
             "issues for a user"
         )
-    return f"{_REMEDY}; or set undecodable_token_lifetime"
+    return f"{_REMEDY}; or set undecodable_token_lifetime" if _B64TOKEN.fullmatch(text) else _REMEDY
 
 
 def _refuse_expiry(expiry: object, what: str, remedy: str) -> NoReturn:
     if expiry is None:
         problem = "is missing"
     elif isinstance(expiry, (int, float)) and not isinstance(expiry, bool):
-        problem = "is out of range"  # as milliseconds are
+        problem = "is out of range for Unix seconds (milliseconds?)"
     else:
         problem = f"must be Unix seconds, not {_name(expiry)}"
     msg = f"{what} {problem}; {remedy}"

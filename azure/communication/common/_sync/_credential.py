@@ -128,8 +128,8 @@ class CommunicationTokenCredential(CachedTokenCredential):
         elif token_refresher is not None:
             if inspect.iscoroutinefunction(token_refresher):
                 msg = (
-                    "token_refresher is an async function: use the credential of the same name in "
-                    "azure.communication.common.aio, or a plain function"
+                    "token_refresher is an async function: pass a plain function, or import the "
+                    "credential from azure.communication.common.aio"
                 )
                 raise TypeError(msg)
             source = _Refresher(token_refresher)
@@ -227,8 +227,8 @@ class _Refresher:
         if inspect.isawaitable(value):
             _discard(value)
             msg = (
-                "token_refresher returned an awaitable: use the credential of the same name in "
-                "azure.communication.common.aio, or a function that returns the token"
+                "token_refresher returned an awaitable: return the token itself, or import the "
+                "credential from azure.communication.common.aio"
             )
             raise TypeError(msg)
         return value

@@ -39,8 +39,8 @@ IDLE_SECONDS = 10
 MAX_WORKERS = 8
 
 _OUTDATED = (
-    "threads have been replaced (as gevent does) since the first credential with proactive_refresh "
-    "was made: call gevent.monkey.patch_all(), or what corresponds to it, before that"
+    "threading was patched, as gevent does, after the first credential with proactive_refresh was "
+    "created: call gevent.monkey.patch_all(), or its equivalent, before that"
 )
 
 RefreshAhead = Callable[[TokenCache], object]
