@@ -266,7 +266,7 @@ def test_a_credential_beside_an_endpoint_is_handed_back(credential: Any) -> None
         (("contoso",), ValueError, "connection_string_or_endpoint must be endpoint="),
         ((None,), TypeError, "not NoneType: is the setting it comes from missing?"),
         ((STRING.encode(),), TypeError, "must be a str, not bytes: decode it"),
-        ((STRING, SyncCredential()), ValueError, "is a connection string, which has a key of its"),
+        ((STRING, SyncCredential()), ValueError, "is a connection string, which contains its own"),
         ((None, KEY), TypeError, "connection_string_or_endpoint must be a str, not NoneType"),
         ((AzureKeyCredential(KEY), ENDPOINT), TypeError, "Are the arguments swapped?"),
         ((KEY, SyncCredential()), ValueError, "looks like an access key"),

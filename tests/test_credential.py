@@ -167,7 +167,7 @@ def test_a_static_credential_that_expired_before_it_was_made_still_works(way):
 
 
 def test_one_failed_try_is_logged_once_with_its_reason(way, caplog):
-    """At WARNING, with the traceback of the failure and the time of the next try."""
+    """At WARNING, with the traceback of the failure and the time of the next attempt."""
     clock = Clock()
     issuer = Issuer(ConnectionError("down"), wall=clock.wall)
     credential = on_clock(way.Credential, clock)(
@@ -179,7 +179,7 @@ def test_one_failed_try_is_logged_once_with_its_reason(way, caplog):
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert record.getMessage() == (
-        "Token refresh failed; the token is valid for another 50 seconds, and the next try is in "
+        "Token refresh failed; the token is valid for another 50 seconds, and the next attempt is in "
         "25 seconds"
     )
     assert isinstance(record.exc_info[1], ConnectionError)
@@ -219,8 +219,8 @@ def test_inside_a_hold_the_last_error_comes_again_and_says_until_when(way):
         errors.append(caught.value)
     assert issuer.calls == 2
     assert errors[2] is not errors[3]
-    notes = getattr(errors[2], "__notes__", ["The next refresh is tried in 0.5 seconds."])
-    assert notes == ["The next refresh is tried in 0.5 seconds."]
+    notes = getattr(errors[2], "__notes__", ["The next refresh attempt is in 0.5 seconds."])
+    assert notes == ["The next refresh attempt is in 0.5 seconds."]
 
 
 def test_options_of_get_token_info_are_those_of_get_token(way):

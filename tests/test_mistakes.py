@@ -552,7 +552,7 @@ SYNC = [
         "a client made from a connection string and a key",
         "parse_client_arguments(connection_string, key)",
         ValueError,
-        "connection_string_or_endpoint is a connection string, which has a key of its own: "
+        "connection_string_or_endpoint is a connection string, which contains its own key: "
         "pass it without a credential, or pass https://<host> with one",
     ),
     Mistake(

@@ -545,7 +545,8 @@ def test_timers_never_pile_up(clock: Clock) -> None:
         before = loop.timers
         items += [add(timers, counting(clock, 9 * HOUR, calls)) for _ in range(90)]
         await asyncio.sleep(HOUR)
-        assert loop.timers - before <= 123  # one each 30 seconds, one for the items, and that of this sleep
+        # One each 30 seconds, one for the items, and that of this sleep.
+        assert loop.timers - before <= 123
         assert calls.value == 90
 
     with clock_loop(clock) as loop:

@@ -1,12 +1,13 @@
-"""What is in a token, and what a raw id stands for, on the command line.
+"""Describe a token or an identifier on the command line.
 
 ::
 
     echo "$TOKEN" | python -m azure.communication.common token
     python -m azure.communication.common identifier 4:+14255550123
 
-A token is read from standard input alone: other users of the machine see command lines. Neither it
-nor its signature is printed. The exit code is 1 if it would be refused.
+A token is read only from standard input, because other users of the machine can see command lines.
+Neither the token nor its signature is printed. The exit code is 1 if the credential or the service
+would refuse what was given.
 """
 
 import argparse
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def describe_token(text: str, now: float) -> dict[str, Any]:
-    """Return what can be said about a token, and under ``problem`` why it would be refused."""
+    """Return what is known about a token; ``problem`` says why it would be refused."""
     if is_encrypted(text):
         note = "only the service can read it; its life is taken to be "
         return {"form": "JWE", "note": f"{note}{UNDECODABLE_TOKEN_LIFETIME_SECONDS} seconds"}
@@ -124,7 +125,7 @@ def _lines(report: dict[str, Any], indent: str = "") -> list[str]:
         if name == "secondsLeft":
             name, value = "left", str(timedelta(seconds=max(value, 0)))
         text = value if isinstance(value, str) else json.dumps(value)
-        # What comes from outside must not reach a terminal as it is.
+        # Text from outside may hold control sequences for the terminal, so it is escaped.
         lines.append(
             f"{indent}{name}: {text if text.isascii() and text.isprintable() else ascii(text)}"
         )

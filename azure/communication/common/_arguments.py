@@ -1,4 +1,4 @@
-"""The three forms of the credential, told apart by their arguments."""
+"""The three forms of the credential, distinguished by their arguments."""
 
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ _KEYWORDS = (
 
 
 class Arguments(NamedTuple):
-    """The arguments of a credential, checked. It has one source of tokens, or none."""
+    """The checked arguments of a credential. It has at most one source of tokens."""
 
     token: Any
     token_refresher: Any
@@ -35,12 +35,12 @@ def read_arguments(
     scopes: object,
     pipeline_options: dict[str, Any],
 ) -> Arguments:
-    """Tell which form of the credential the arguments ask for, and refuse any mixture.
+    """Determine which form of the credential the arguments ask for, and refuse any mixture.
 
     :return: The arguments.
     :rtype: Arguments
-    :raises TypeError: If the arguments make none of the three forms; the message names them.
-    :raises ValueError: If ``undecodable_token_lifetime`` is no time.
+    :raises TypeError: If the arguments match none of the three forms; the message names them.
+    :raises ValueError: If ``undecodable_token_lifetime`` is out of range.
     """
     entra = None
     is_entra = not (resource_endpoint is None and token_credential is None and scopes is None)
@@ -104,7 +104,7 @@ def read_arguments(
 
 
 def _check_spelling(pipeline_options: dict[str, Any]) -> None:
-    """Refuse what is nearly one of our keywords: azure-core's pipeline would ignore it."""
+    """Refuse a misspelt keyword, which azure-core's pipeline would ignore."""
     import difflib  # not needed otherwise
 
     for name in pipeline_options:
