@@ -170,7 +170,7 @@ def members(value: object, target: str, required: Shape, optional: Shape) -> Jso
     for name, kind in {**required, **optional}.items():
         if name in required and present.get(name, "") == "":
             raise invalid(f"{target}.{name}", "The field is required")
-        if name in present and type(present[name]) is not kind:  # in JSON, true is no number
+        if name in present and type(present[name]) is not kind:  # in JSON, true is not a number
             raise invalid(f"{target}.{name}", f"The field must be of type {kind.__name__}")
     for name in present.keys() - required.keys() - optional.keys():
         raise invalid(f"{target}.{name}", "There is no such field")
@@ -706,7 +706,7 @@ class LocalService:
         self.live[user_id].clear()
 
     def script(self, route: str, *answers: Answer) -> None:
-        """Answer the next requests to a route as given and unverified, one by one, then as ever.
+        """Answer the next requests to a route as given and unverified, one by one, then as usual.
 
         :param str route: Such as ``"POST /identities/{id}/:issueAccessToken"``, or a method and
             a path as sent.

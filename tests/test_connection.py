@@ -35,7 +35,7 @@ class InfoCredential:
 
 
 def error_of(call: Callable[[], object]) -> Exception:
-    """The error that the call raises, once it is sure that nothing about it shows the key."""
+    """Return the error that the call raises, having checked that nothing about it shows the key."""
     with pytest.raises((TypeError, ValueError)) as caught:
         call()
     error = caught.value
@@ -253,7 +253,7 @@ def test_a_key_beside_an_endpoint_becomes_a_key_credential() -> None:
     "credential", [AzureKeyCredential(KEY), SyncCredential(), InfoCredential()]
 )
 def test_a_credential_beside_an_endpoint_is_handed_back(credential: Any) -> None:
-    """The caller's own object comes back, for its key may be rotated."""
+    """The caller's own object comes back, because its key may be rotated."""
     endpoint, same = parse_client_arguments(f"{ENDPOINT}/", credential)
     assert endpoint == ENDPOINT
     assert same is credential
@@ -296,7 +296,7 @@ def test_an_access_key_is_decoded() -> None:
 
 
 def test_an_access_key_of_another_type_is_a_type_error() -> None:
-    """Bytes are not taken for text."""
+    """Bytes are not treated as text."""
     wrong: Any = KEY.encode()
     error = error_of(lambda: parse_access_key(wrong))
     assert str(error) == "access_key must be a str, not bytes: decode it"
@@ -372,7 +372,7 @@ def test_additional_hosts_are_read(hosts: Any, read: Any) -> None:
     ],
 )
 def test_an_additional_host_is_a_host_with_a_dot_inside(host: str) -> None:
-    """A whole top-level domain is nobody's service."""
+    """No service has a whole top-level domain."""
     error = error_of(lambda: parse_additional_hosts(["a.example.com", host]))
     assert type(error) is ValueError
     assert str(error).startswith("additional_hosts[1] must be a host name with a dot inside")
@@ -449,7 +449,7 @@ def test_a_megabyte_of_hostile_text_is_answered(parse: Callable[[str], Any], pie
 
 
 def test_reading_an_endpoint_does_not_import_azure_core() -> None:
-    """A cold start pays for azure-core only where a key credential is met or made."""
+    """A cold start loads azure-core only where a key credential is checked or created."""
     code = (
         "import importlib.machinery, importlib.util, sys\n"
         f"path = {sys.modules[parse_endpoint.__module__].__file__!r}\n"

@@ -72,7 +72,7 @@ def test_a_token_comes_in_three_types_and_goes_out_in_two(way, wrap):
 
 
 def test_scopes_are_accepted_and_not_needed(way):
-    """Communication clients pass none, others theirs."""
+    """Communication clients pass none, other clients pass theirs."""
     credential = way.Credential(a_token())
     for scopes in ((), ("https://communication.azure.com//.default",), ("a", "b")):
         token = way.call(
@@ -115,7 +115,7 @@ ENDPOINT = "https://contoso.communication.azure.com"
     ],
 )
 def test_what_makes_no_form_is_a_type_error_that_names_the_argument(way, arguments, error):
-    """Three forms, told apart by their arguments; nothing is ignored."""
+    """There are three forms, distinguished by their arguments; nothing is ignored."""
     if arguments.get("token") == "T":
         arguments = {**arguments, "token": a_token()}
     with pytest.raises(TypeError, match=error):
@@ -124,7 +124,7 @@ def test_what_makes_no_form_is_a_type_error_that_names_the_argument(way, argumen
 
 @pytest.mark.parametrize("lifetime", [0, -1, 0.9, float("nan"), float("inf"), 1e12])
 def test_a_lifetime_that_is_no_time_is_refused(way, lifetime):
-    """A token cannot live for no time, or for ever."""
+    """A token cannot live for no time, or forever."""
     with pytest.raises(ValueError, match="undecodable_token_lifetime must be at least 1 second"):
         way.Credential("opaque", undecodable_token_lifetime=lifetime)
 
@@ -161,7 +161,7 @@ def test_a_static_token_is_returned_expired_or_not_with_one_warning(way, caplog)
 
 
 def test_a_static_credential_that_expired_before_it_was_made_still_works(way):
-    """Construction does not judge the token's time."""
+    """Construction does not check whether the token has expired."""
     text = make_token(10)
     assert way.call(way.Credential(text).get_token) == (text, 10)
 
@@ -179,15 +179,15 @@ def test_one_failed_try_is_logged_once_with_its_reason(way, caplog):
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert record.getMessage() == (
-        "Token refresh failed; the token is valid for another 50 seconds, and the next attempt is in "
-        "25 seconds"
+        "Token refresh failed; the token is valid for another 50 seconds, and the next attempt is "
+        "in 25 seconds"
     )
     assert isinstance(record.exc_info[1], ConnectionError)
     assert issuer.calls == 1
 
 
 def test_a_refresh_is_told_at_debug(way, caplog):
-    """Routine is for those who look for it."""
+    """Routine is only logged for those who ask for it."""
     caplog.set_level(logging.DEBUG)
     way.call(way.Credential(token_refresher=refresher).get_token)
     assert [
@@ -315,7 +315,7 @@ def test_a_credential_whose_constructor_failed_can_be_shown(way):
 
 @pytest.mark.parametrize("kind", [AccessToken, AccessTokenInfo])
 def test_a_token_object_is_shown_without_its_token(way, kind):
-    """What azure-core's classes would print, ours keep to themselves."""
+    """What azure-core's classes would print, ours do not show."""
     given = kind("opaque-secret", int(time.time()) + 3600)
     assert "opaque-secret" in repr(given)
     credential = way.Credential(given)
@@ -374,7 +374,7 @@ def test_an_async_refresher_may_be_any_callable_that_returns_an_awaitable():
 
 
 class BusyWorkers(InlineWorkers):
-    """Has no worker free until the test says so."""
+    """Workers that are all busy until the test says so."""
 
     def __init__(self):
         super().__init__()

@@ -160,7 +160,7 @@ def signature(url: str, transport: Any = None) -> str:
 def test_the_url_is_signed_as_the_transport_sends_it(
     tail: str, sent: str, sent_by_aiohttp: str
 ) -> None:
-    """A URL has the signature of the one that goes out; only aiohttp resolves some escapes."""
+    """A URL has the signature of the one that is sent; only aiohttp decodes some escapes."""
 
     class MyTransport(AioHttpTransport):  # type: ignore[misc]
         pass
@@ -419,7 +419,9 @@ def test_no_signature_is_made_for_another_host_or_plain_http(url: str) -> None:
     request = HttpRequest("GET", url)
     with (
         Pipeline(transport, [RetryPolicy(), policy()]) as pipeline,
-        pytest.raises(ClientAuthenticationError, match=r"goes to a host that may not|over plain http"),
+        pytest.raises(
+            ClientAuthenticationError, match=r"goes to a host that may not|over plain http"
+        ),
     ):
         pipeline.run(request, enforce_https=False)
     assert transport.sent == []
@@ -443,7 +445,7 @@ def test_a_client_does_not_sign_an_absolute_url_of_another_host() -> None:
 
 @pytest.mark.parametrize("location", FOREIGN[:4] + FOREIGN[-2:])
 def test_no_redirect_carries_a_signature_to_another_host(location: str) -> None:
-    """The first request is sent, the one that it was redirected to is not."""
+    """The first request is sent, but not the one that it was redirected to."""
     moved = FakeResponse(307, {"location": location})
     transport, async_transport = FakeTransport(moved), AsyncFakeTransport(moved)
     with (
@@ -476,7 +478,7 @@ def test_a_redirect_on_the_same_host_is_signed_for_its_own_url(location: str) ->
 
 @pytest.fixture(autouse=True)
 def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever proxy the machine has is none of these tests' business."""
+    """These tests do not depend on the machine's proxy settings."""
     for name in ("HTTP_PROXY", "ALL_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
@@ -557,7 +559,7 @@ STORAGE = [".asm.skype.com", "one.example.com"]
 
 @pytest.mark.parametrize("host", ["us.asm.skype.com", "A.b.ASM.skype.com:443", "one.example.com"])
 def test_further_hosts_are_signed_for_as_the_resource(host: str) -> None:
-    """Its host goes along, and the Host header is the transport's, whatever it was before."""
+    """Its host is sent along, and the Host header is the transport's, whatever it was before."""
     signer = HMACCredentialsPolicy(ENDPOINT, KEY, additional_hosts=STORAGE, now=lambda: NOW)
     for url in (f"https://{host}/v1/a?b=c", f"HTTPS://{host}/v1/a?b=c"):
         request = HttpRequest("GET", url, headers={"Host": "contoso.communication.azure.com"})
@@ -606,10 +608,12 @@ LOOK_ALIKES = [
 
 @pytest.mark.parametrize("url", LOOK_ALIKES)
 def test_what_only_looks_like_a_further_host_is_refused(url: str) -> None:
-    """Plain http is for nobody but the loopback addresses."""
+    """Plain http is only for loopback addresses."""
     signer = HMACCredentialsPolicy(ENDPOINT, KEY, additional_hosts=STORAGE)
     request = HttpRequest("GET", url)
-    with pytest.raises(ClientAuthenticationError, match=r"goes to a host that may not|over plain http"):
+    with pytest.raises(
+        ClientAuthenticationError, match=r"goes to a host that may not|over plain http"
+    ):
         sign(request, signer, enforce_https=False)
     assert dict(request.headers) == {}
 

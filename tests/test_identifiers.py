@@ -375,7 +375,7 @@ def test_str_subclass_is_kept_as_plain_text():
 
 
 class OtherIdentifier:
-    """What a sibling package may have: an identifier class of its own."""
+    """What a sibling package may have: its own identifier class."""
 
     kind = "phone_number"
 
@@ -495,7 +495,7 @@ ALIKE = {"I": "\N{LATIN SMALL LETTER DOTLESS I}", "S": "\N{LATIN SMALL LETTER LO
 @pytest.mark.parametrize("enum", [CommunicationIdentifierKind, CommunicationCloudEnvironment])
 @pytest.mark.parametrize(("letter", "other"), ALIKE.items())
 def test_letters_that_only_look_alike_are_not_taken(enum, letter, other):
-    """Some letters that are no ASCII have an ASCII capital; they do not make a member's name."""
+    """Some letters outside ASCII have an ASCII capital; they are not part of a member's name."""
     assert other.upper() == letter
     for member in enum:
         name = member.name.replace(letter, other)

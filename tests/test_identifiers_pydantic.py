@@ -150,7 +150,7 @@ def test_identifiers_of_the_sdks():
     ],
 )
 def test_invalid_input_is_a_validation_error(annotation, value, message):
-    """What is no identifier is a validation error with our own message, never another error."""
+    """What is not an identifier is a validation error with our own message, never another error."""
     with pytest.raises(ValidationError, match=message):
         TypeAdapter(annotation).validate_python(value)
 

@@ -714,7 +714,7 @@ def names_of(way: Way) -> dict[str, Any]:
 
 
 def has_secret(text: str) -> bool:
-    """Tell whether a text has eight characters in a row of a secret."""
+    """Return whether a text has eight characters in a row of a secret."""
     return any(
         secret[start : start + 8] in text for secret in SECRETS for start in range(len(secret) - 7)
     )

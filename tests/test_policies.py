@@ -110,7 +110,7 @@ def refreshed(way: Way, issuer: Callable[[], Any], **options: Any) -> Any:
 
 
 class Foreign:
-    """A credential that is not ours: it returns its tokens in turn, and the last one forever.
+    """A credential of another package: it returns its tokens in turn, and the last one forever.
 
     ``asked`` has the scopes and options of each call.
     """
@@ -233,7 +233,7 @@ def test_a_second_401_is_the_callers(way: Way) -> None:
 
 
 def test_a_static_token_is_not_sent_again(way: Way) -> None:
-    """There is no other; every request gives its 401 back."""
+    """There is no other; every request returns its 401."""
     scene = Scene(way, way.Credential(make_token(time.time() + 3600)), default=Answer(401))
     assert scene.send() == 401
     assert scene.send() == 401
@@ -258,7 +258,7 @@ def test_another_credential_with_the_same_token_is_no_reason_to_send_again(way: 
 
 
 def test_a_401_that_was_not_about_the_token_is_forgotten(way: Way) -> None:
-    """Once the token is accepted, the policy goes on with it and need not ask each time."""
+    """Once the token is accepted, the policy continues with it and need not ask each time."""
     credential = Foreign("one")
     scene = Scene(way, way.twin(credential), Answer(401))
     statuses = [scene.send() for _ in range(4)]
@@ -335,7 +335,7 @@ def reachable(root: object) -> list[str]:
 
 
 def test_the_policy_keeps_no_token_of_a_credential_that_keeps_it(way: Way) -> None:
-    """After ``close``, none can be reached from it."""
+    """After ``close``, no token can be reached from it."""
     scene = Scene(way, refreshed(way, Issuer()))
     policy = way.get_policy(ENDPOINT, scene.credential)
     client = way.Client(ENDPOINT, policies=[policy], transport=scene.transport)
@@ -503,7 +503,7 @@ class Watched:
 
 
 def test_a_401_of_another_thread_comes_at_any_time() -> None:
-    """Also between the look at the token that the policy keeps and its use.
+    """Also between the check of the token that the policy keeps and its use.
 
     azure-core's own policy drops its token after a 401, and would then find none.
     """
@@ -700,7 +700,7 @@ def test_our_credential_answers_a_claims_challenge_with_a_new_token(way: Way) ->
 
 @answers_claims_challenges
 def test_claims_that_cannot_be_had_are_the_callers_business(way: Way) -> None:
-    """Someone may have to sign in anew; the error leads to the 401, as azure-core's does."""
+    """Someone may have to sign in again; the error refers to the 401, as azure-core's does."""
     issuer = Issuer(make_token(time.time() + 3600), PermissionError("sign in"))
     scene = Scene(way, refreshed(way, issuer))
     scene.service.challenge = 'Bearer error="insufficient_claims", claims="eyJhIjoxfQ"'
@@ -805,7 +805,7 @@ def test_the_token_is_authorized_for_no_other_place_by_hand(way: Way) -> None:
 
 @answers_claims_challenges
 def test_a_challenge_from_elsewhere_gets_no_entra_token(way: Way) -> None:
-    """A hook of the user's may send an exchange elsewhere; claims are not answered there."""
+    """A custom hook may send an exchange elsewhere; claims are not answered there."""
 
     def rewrite(request: Any) -> None:
         request.http_request.url = "https://evil.example/"
@@ -864,7 +864,7 @@ def test_further_hosts_are_checked_at_construction(way: Way, credential: str) ->
 
 @pytest.mark.parametrize("instead", [None, "Basic abc"])
 def test_a_401_without_our_token_is_no_reason_to_refresh(way: Way, instead: str | None) -> None:
-    """A policy behind ours may have taken it away, as azure-core's does after a redirect."""
+    """A later policy may have removed it, as azure-core's does after a redirect."""
 
     class Takes(SansIOHTTPPolicy[Any, Any]):
         def on_request(self, request: Any) -> None:

@@ -75,21 +75,21 @@ def encoded(value):
 
 
 @pytest.mark.parametrize("signature", ["", "x", "xxxxx", "c2ln", "c2ln==", "c2lnbg=", "_" * 41])
-def test_the_signature_is_not_looked_at(signature):
-    """It may be cut short, or no base64 at all: the service is the one to refuse it."""
+def test_the_signature_is_not_checked(signature):
+    """It may be cut short or not even base64: refusing it is up to the service."""
     token = with_segments({"alg": "RS256"}, {"exp": 4_102_444_800}, signature)
     assert read(token) == (token, 4_102_444_800)
 
 
 @pytest.mark.parametrize("header", [{"kid": 5}, {"crit": ["x"]}, {"b64": False}, {}])
 def test_the_header_is_not_judged(header):
-    """Whatever it says of the signature, the expiry is that of the claims."""
+    """Whatever it says about the signature, the expiry is that of the claims."""
     token = with_segments(header, {"exp": 4_102_444_800})
     assert read(token) == (token, 4_102_444_800)
 
 
 def test_an_assumed_lifetime_is_for_a_jwt_without_a_readable_exp_too():
-    """Whatever the reason, there is no better knowledge."""
+    """Whatever the reason, nothing better is known."""
     for claims in ({}, {"exp": "4102444800"}, {"exp": -1}):
         token = with_segments({}, claims)
         assert read(token, lifetime=30) == (token, 1_700_000_030)
@@ -147,7 +147,7 @@ def test_the_message_says_what_it_is_and_what_to_pass(token, problem):
 
 @pytest.mark.parametrize("text", ["", "Bearer abc", '"abc"', "ž", '{"token": "abc"}', "a b"])
 def test_nobody_is_told_to_set_what_is_set(text):
-    """With a lifetime given, the message does not ask for one."""
+    """If a lifetime is given, the message does not ask for one."""
     with pytest.raises(ValueError, match="use the bare JWT") as caught:
         read(text, lifetime=30)
     assert "undecodable_token_lifetime" not in str(caught.value)
@@ -161,11 +161,9 @@ def test_an_assumed_lifetime_admits_opaque_tokens(text):
     assert read(text, lifetime=30) == (text, 1_700_000_030)
 
 
-@pytest.mark.parametrize(
-    "text", ["   ", "Bearer abc", '"abc"', "abc\n", '{"token": "abc"}', "ž"]
-)
+@pytest.mark.parametrize("text", ["   ", "Bearer abc", '"abc"', "abc\n", '{"token": "abc"}', "ž"])
 def test_what_no_header_can_carry_is_refused_even_so(text):
-    """A lifetime does not admit what is no token but something around one."""
+    """A lifetime does not make text around a token acceptable."""
     with pytest.raises(ValueError, match="is not a JWT"):
         read(text, lifetime=30)
 
@@ -268,7 +266,7 @@ def test_what_no_header_can_carry_is_named_and_not_shown(token, error, message):
 
 
 def test_any_printable_ascii_is_header_text():
-    """What is no JWT may still be a token."""
+    """What is not a JWT may still be a token."""
     assert check_token_text("eyJ.x.y opaque~", "it") is None
 
 

@@ -1,7 +1,7 @@
 """One credential for each of many users, of which a bounded number is kept.
 
 A back end that acts for many users needs one credential for each, or it would issue a token for
-each request. It cannot keep all of them for ever, either. This keeps those that were used last::
+each request. It cannot keep all of them forever, either. This keeps those that were used last::
 
     credentials = UserCredentials(create_credential, size=10_000)
     credential = credentials.get(user_id)

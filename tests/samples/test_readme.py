@@ -75,5 +75,5 @@ def test_links(file: str) -> None:
 
 
 def test_the_readme_can_be_read_to_its_end() -> None:
-    """What goes into detail stands beside what it describes."""
+    """Details are documented next to what they describe."""
     assert len(TEXTS["README.md"].splitlines()) <= 350
