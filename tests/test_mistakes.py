@@ -181,9 +181,8 @@ EITHER = [
         "the token is cut short",
         "CommunicationTokenCredential(token[:-50])",
         ValueError,
-        "token is not a JWT (46 characters): use the bare JWT, which is the 'token' part "
-        "of the identity service's response, or an AccessToken; or set "
-        "undecodable_token_lifetime",
+        "token is not a JWT (46 characters): it begins like one, but is cut short or "
+        "changed; use the bare JWT as it was issued",
     ),
     Mistake(
         "the token has no exp",
@@ -714,7 +713,7 @@ def names_of(way: Way) -> dict[str, Any]:
 
 
 def has_secret(text: str) -> bool:
-    """Return whether a text has eight characters in a row of a secret."""
+    """Tell whether a text has eight characters in a row of a secret."""
     return any(
         secret[start : start + 8] in text for secret in SECRETS for start in range(len(secret) - 7)
     )

@@ -232,6 +232,8 @@ def _remedy(text: str, *, can_be_opaque: bool) -> str:
         return "use the bare JWT, which is the 'token' part of this response"
     if text[:6].lower() == "bearer" or text != text.strip("\"'") or _WHITE_SPACE.search(text):
         return "use the bare JWT, without 'Bearer', quotes, spaces or line breaks"
+    if text.startswith("eyJ"):
+        return "it begins like one, but is cut short or changed; use the bare JWT as it was issued"
     if can_be_opaque:
         return "use the bare JWT, or text that an Authorization header can carry"
     if _ACCESS_KEY.fullmatch(text):

@@ -312,7 +312,7 @@ def test_wait_for_the_issuer(join: Join, ledger: Ledger) -> None:
 def test_wait_for_too_long(
     join: Join, ledger: Ledger, server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After waiting long enough, one issues without the lock, shares it, and leaves the lock alone."""
+    """After waiting long enough, a member issues without the lock, and leaves the lock alone."""
     monkeypatch.setattr(shared_token_cache, "WAIT_SECONDS", 0)
     server.cli("set", LOCK_KEY, "another's")
     token = join().get_token(USER)
