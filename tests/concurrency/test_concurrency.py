@@ -157,9 +157,9 @@ print("the hub went on:", max(gaps) < 0.2)
     )
     *lines, last = output.splitlines()
     assert last == "the hub went on: True"
-    assert "call gevent.monkey.patch_all(), or what corresponds to it, before that" in lines
+    assert "call gevent.monkey.patch_all(), or its equivalent, before that" in lines
     assert "another one: True" in lines
-    warning = "WARNING Proactive refresh is off: threads have been replaced (as gevent does) since"
+    warning = "WARNING Proactive refresh is off: threading was patched, as gevent does, after"
     assert any(line.startswith(warning) for line in lines)
 
 
