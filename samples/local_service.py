@@ -65,7 +65,7 @@ Reply = tuple[int, object]  # a status, and what to send as JSON; None for no bo
 IDENTITY = ("2021-03-07", "2022-06-01", "2022-10-01", "2023-10-01")  # api-versions
 CHAT = ("2021-03-07", "2021-09-07", "2024-03-07")
 
-# The audience of an Entra token is what stands before the last slash of the scope asked for.
+# The audience of an Entra token is what precedes the last slash of the scope asked for.
 RESOURCE = "https://communication.azure.com/"  # of https://communication.azure.com//.default
 CLIENTS = "https://communication.azure.com/clients"
 TEAMS = ("https://auth.msft.communication.azure.com", "https://auth.msft.communication.azure.us")
@@ -366,7 +366,7 @@ def delete_identity(call: Call) -> Reply:
 @route("POST /access/entra/:exchangeAccessToken", ("2025-03-02-preview",), entra_user(CLIENTS))
 @route("POST /access/teamsExtension/:exchangeAccessToken", ("2025-06-30",), entra_user(*TEAMS))
 def exchange_access_token(call: Call) -> Reply:
-    """Answer an Entra token with a token of the user that stands for its owner."""
+    """Answer an Entra token with a token of the user that represents its owner."""
     call.body({}, {})
     permitted = call.claims["scp"].split()
     scopes = [scope for name, scope in PERMISSIONS.items() if name in permitted]

@@ -159,7 +159,7 @@ BAD_RESULTS: list[Any] = [
     pytest.param(lambda: make_token(1_600_000_000), ValueError, "expired", id="expired"),
     pytest.param(lambda: None, TypeError, "NoneType", id="None"),
     pytest.param(lambda: 42, TypeError, "int", id="int"),
-    pytest.param(lambda: "", ValueError, "not a JWT", id="empty"),
+    pytest.param(lambda: "", ValueError, "is empty", id="empty"),
     pytest.param(lambda: "rubbish", ValueError, "not a JWT", id="rubbish"),
     pytest.param(lambda: [_answer], TypeError, "list", id="list"),
 ]

@@ -314,7 +314,7 @@ def clock() -> Any:
 
 
 def test_each_try_is_signed_afresh() -> None:
-    """Behind the retry policy, each try has its own date and the signature that fits it."""
+    """After the retry policy, each attempt has its own date and a signature that fits it."""
     request = HttpRequest("POST", f"{ENDPOINT}/a", json={"a": "b"})
     busy = FakeResponse(503, {"Retry-After": "0"})
     transport, async_transport = FakeTransport(busy, busy), AsyncFakeTransport(busy, busy)
@@ -342,7 +342,7 @@ def test_each_try_is_signed_afresh() -> None:
 
 
 def test_a_rotated_key_counts_at_once() -> None:
-    """Even between two tries of one request."""
+    """Even between two attempts of one request."""
     credential = AzureKeyCredential(KEY)
 
     class Rotate(SansIOHTTPPolicy[Any, Any]):
@@ -486,7 +486,7 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("host", ["localhost:8080", "127.0.0.1:80", "127.1.2.3:1", "[::1]:8080"])
 def test_plain_http_to_a_loopback_address_takes_an_explicit_option(host: str) -> None:
-    """azure-core's ``enforce_https=False`` admits it, for each try of the request."""
+    """azure-core's ``enforce_https=False`` allows it, for each attempt of the request."""
     transport = FakeTransport(FakeResponse(503, {"Retry-After": "0"}))
     with Pipeline(transport, [RetryPolicy(), policy(host)]) as pipeline:
         for options in ({}, {"enforce_https": True}):

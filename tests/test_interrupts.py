@@ -80,8 +80,8 @@ def everywhere(request: pytest.FixtureRequest) -> Everywhere:
     """What plays a scenario for each point of what it yields, which is interrupted there."""
 
     def play(scenario: Callable[[], Steps], *, swallows: bool = False, passes: int = 2) -> None:
-        # On a thread of its own, for when a trace function raises in an except clause, what was
-        # handled there goes on being handled.
+        # On a thread of its own, because when a trace function raises in an except clause, what was
+        # handled there continues to be handled.
         call = Call(lambda: repeat(scenario, swallows, passes))
         request.node.user_properties.append(("points", call.value()))
 
@@ -602,7 +602,7 @@ class LoopScene:
         self.end()
 
     def start(self, coroutine: Any) -> asyncio.Task[Any]:
-        """Start a task of the test's own."""
+        """Start a task for the test itself."""
         task = self.loop.create_task(coroutine)
         self.own.add(task)
         return task

@@ -63,7 +63,7 @@ def clock() -> Clock:
 
 
 class Owner:
-    """A client that makes its own credential, whose refresher is a method of the client's."""
+    """A client that makes its own credential, whose refresher is a method of the client."""
 
     def __init__(self, way: Way, clock: Clock, **options: Any) -> None:
         self.issuer = Issuer(wall=clock.wall)
@@ -147,7 +147,7 @@ def test_a_client_with_its_credential_and_its_method_is_collected(
     use: str,
     proactive: bool,
 ) -> None:
-    """A refresher that is a method of the owner makes a circle, and nothing else holds it."""
+    """A refresher that is a method of the owner makes a cycle, and nothing else holds it."""
     scheduler = manual_scheduler(monkeypatch, clock)
     caplog.set_level(logging.CRITICAL)  # or a record would keep a failure with its traceback
 

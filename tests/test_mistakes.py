@@ -461,7 +461,7 @@ EITHER = [
     ),
 ]
 
-# With one half, or with what both share.
+# With the synchronous half, or with what both halves share.
 SYNC = [
     Mistake(
         "an async refresher for the synchronous credential",
@@ -632,6 +632,7 @@ SYNC = [
     ),
 ]
 
+# With the asynchronous half.
 AIO = [
     Mistake(
         "awaited without asyncio",
@@ -642,7 +643,7 @@ AIO = [
     ),
 ]
 
-# What is no error.
+# No errors, but warnings in the log.
 LOGGED = [
     Mistake(
         "an expired static token",
@@ -667,7 +668,7 @@ async def fetch_async() -> str:
 
 @pytest.fixture
 def names() -> Iterator[dict[str, Any]]:
-    """What the code of the table may use, but for what is in both halves of the package."""
+    """Return what the code of the table may use, except for what both halves have."""
     entra = Entra()
     with closing(fetch_async()) as coroutine:
         yield {
@@ -698,7 +699,7 @@ def names() -> Iterator[dict[str, Any]]:
 
 
 def names_of(way: Way) -> dict[str, Any]:
-    """What has the same name in both halves of the package, and how to use it."""
+    """Return what has the same name in both halves of the package, and how to use it."""
 
     def close(credential: Any) -> Any:
         way.call(credential.close)
@@ -713,7 +714,7 @@ def names_of(way: Way) -> dict[str, Any]:
 
 
 def has_secret(text: str) -> bool:
-    """Tell whether a text has eight characters in a row of a secret."""
+    """Return whether a text has eight characters in a row of a secret."""
     return any(
         secret[start : start + 8] in text for secret in SECRETS for start in range(len(secret) - 7)
     )
@@ -758,6 +759,6 @@ def test_a_mistake_is_logged(
 
 
 def test_there_are_thirty_mistakes_or_more() -> None:
-    """No two of them are called the same."""
+    """No two of them have the same name."""
     table = [*EITHER, *SYNC, *AIO, *LOGGED]
     assert len({mistake.what for mistake in table}) == len(table) >= 30

@@ -663,7 +663,7 @@ def test_bodies_that_are_gone_only_cost_the_token(
 
 
 def test_each_retry_may_replace_its_token(way: Way) -> None:
-    """The policy stands behind the retry policy, so a retry is authorized afresh."""
+    """The policy comes after the retry policy, so a retry is authorized again."""
     scene = Scene(way, refreshed(way, Issuer()), Answer(503), Answer(401), Answer(503))
     assert scene.send() == 200
     assert scene.tokens == ["T1", "T1", "T2", "T2"]

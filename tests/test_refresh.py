@@ -314,7 +314,7 @@ def test_jitter_shortens_a_hold_by_up_to_a_fifth() -> None:
 
 
 def test_a_success_ends_the_counting_of_failures() -> None:
-    """The next outage starts with a free try again."""
+    """The next outage starts with a free attempt again."""
     state = ended(failed(failed(EMPTY, at(0)), at(0)), at(1), token(3600))
     assert (state.failures, state.error) == (0, None)
     assert decide(failed(state, at(3600)), at(3600)) is Action.LEAD

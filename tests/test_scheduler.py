@@ -39,7 +39,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadWatch]:
-    """Watch the threads that the test starts; they end soon, for they are idle for a moment."""
+    """Watch the threads that the test starts; they end soon, as they idle only for a moment."""
     monkeypatch.setattr(sync_scheduler, "IDLE_SECONDS", 0.01)
     monkeypatch.setattr(schedule_module, "LONGEST_SLEEP_SECONDS", 0.01)
     watch = ThreadWatch()

@@ -24,7 +24,7 @@ def read_json(req: func.HttpRequest) -> Any:
 
 
 def answer(status: int, **members: Any) -> func.HttpResponse:
-    """Answer with a JSON object that no cache keeps, for it may hold a token."""
+    """Answer with a JSON object that no cache keeps, because it may hold a token."""
     return func.HttpResponse(
         json.dumps(members),
         status_code=status,

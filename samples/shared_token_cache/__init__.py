@@ -80,7 +80,7 @@ end
 redis.call('UNLINK', KEYS[1])
 return ''
 """
-# These two change no other value than the one that the caller has read.
+# These two only change the value that the caller has read.
 DROP = "if redis.pcall('GET', KEYS[1]) == ARGV[1] then redis.call('UNLINK', KEYS[1]) end"
 STORE = """
 local found = redis.pcall('GET', KEYS[1])
@@ -353,7 +353,7 @@ class SharedTokenCache(_Cache):
 class AsyncSharedTokenCache(_Cache):
     """The same for :class:`azure.communication.common.aio.CommunicationTokenCredential`.
 
-    One for each event loop, for redis-py's connections belong to one.
+    One for each event loop, because redis-py's connections belong to one.
     """
 
     _client_type = redis.asyncio.Redis

@@ -1,4 +1,4 @@
-"""Every Python block of the README, and of the migration guide, runs as it stands.
+"""Every Python block of the README, and of the migration guide, runs as it is.
 
 Each is a program of its own: it runs in an interpreter and an empty folder of its own, where the
 modules of ``samples/``, such as ``local_service``, can be imported.

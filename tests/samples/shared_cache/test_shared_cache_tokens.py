@@ -230,7 +230,7 @@ def test_refused_again_and_again(join: Join, ledger: Ledger, clock: Clock) -> No
     tokens = [first.get_token(USER)]
     assert second.get_token(USER) == tokens[0]
     for member, other in ((first, second), (second, first)):
-        clock.advance(30)  # or the credentials would think that it is of no use to go on
+        clock.advance(30)  # or the credentials would not try again yet
         member.refuse(USER, tokens[-1])
         other.refuse(USER, tokens[-1])
         tokens.append(member.get_token(USER))
@@ -254,7 +254,7 @@ def test_refused_in_the_window(join: Join, ledger: Ledger, clock: Clock) -> None
 
 def test_revoked_while_there_are_two(join: Join, ledger: Ledger) -> None:
     """A member whose own token was refused does not take another that is as old as the refusal,
-    for all of a user's tokens are revoked at once.
+    because all of a user's tokens are revoked at once.
     """
     first, second = join(), join()
     second.cache._retry_at = float("inf")  # as if Redis had failed
