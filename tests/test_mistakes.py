@@ -393,14 +393,16 @@ EITHER = [
         "a policy with a bare token",
         "get_authentication_policy(endpoint, token)",
         ValueError,
-        "credential looks like a user's token: pass CommunicationTokenCredential(token)",
+        "credential looks like a user's token, not an access key: pass "
+        "CommunicationTokenCredential(token) as the credential",
     ),
     Mistake(
         "a policy with an AccessToken",
         "get_authentication_policy(endpoint, access_token)",
         TypeError,
         "credential must be a token credential or an access key (str or "
-        "AzureKeyCredential), not AccessToken: pass CommunicationTokenCredential(token)",
+        "AzureKeyCredential), not AccessToken: pass CommunicationTokenCredential(token) as "
+        "the credential",
     ),
     Mistake(
         "a policy with a key cut short",

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 LONGEST_LIFETIME_SECONDS = 100 * 365 * 24 * 3600
 
 _KEYWORDS = (
+    "token",
     "token_refresher",
     "proactive_refresh",
     "undecodable_token_lifetime",
@@ -45,7 +46,8 @@ def read_arguments(
     entra = None
     is_entra = not (resource_endpoint is None and token_credential is None and scopes is None)
     if is_entra or pipeline_options:
-        _check_spelling(pipeline_options)
+        if pipeline_options:
+            _check_spelling(pipeline_options)
         entra = {
             "resource_endpoint": resource_endpoint,
             "token_credential": token_credential,

@@ -221,7 +221,10 @@ def parse_access_key(access_key: str, argument: str = "access_key") -> bytes:
     elif _is_endpoint(access_key):
         msg = f"{argument} is an endpoint, not an access key. Are the arguments swapped?"
     elif _looks_like_jwt(access_key):
-        msg = f"{argument} looks like a user's token: pass CommunicationTokenCredential(token)"
+        msg = (
+            f"{argument} looks like a user's token, not an access key: pass "
+            "CommunicationTokenCredential(token) as the credential"
+        )
     else:
         msg = (
             f"{argument} is not a base64 access key: copy it, with any '=' at its end, from Keys "
@@ -274,7 +277,7 @@ def as_key_credential(
         return AzureKeyCredential(access_key)
     remedy = _remedy_for_type(access_key)
     if hasattr(access_key, "token"):  # an AccessToken, for example
-        remedy = ": pass CommunicationTokenCredential(token)"
+        remedy = ": pass CommunicationTokenCredential(token) as the credential"
     msg = f"{argument} must be {expected}, not {_name(access_key)}{remedy}"
     raise TypeError(msg)
 
