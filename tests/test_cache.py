@@ -134,7 +134,7 @@ def test_a_refresh_for_claims_that_brought_nothing_returns_no_token_without_them
 
 
 def test_closing_ends_every_refresh(cache: TokenCache, clock: Clock, noted: Noted) -> None:
-    """Those who wait are told at once, and a result that comes later is dropped."""
+    """The waiters are told at once, and a result that comes later is dropped."""
     refresh = lead(cache)
     cache.close()
     assert (noted.woken >= 1, noted.changes) == (True, 1)
@@ -218,7 +218,7 @@ def test_without_one_the_wait_is_for_the_rest_of_the_minute(
 
 
 def test_of_two_changes_at_once_both_count(cache: TokenCache, clock: Clock) -> None:
-    """Who comes second computes anew: here, a token is refused while a refresh begins."""
+    """Whoever comes second recomputes: here, a token is refused while a refresh begins."""
     cache.complete(lead(cache), token(clock, "t", 100))
     clock.advance(60)
     original, interfered = rules.lead, []

@@ -16,7 +16,7 @@ T0 = 1_700_000_000
 
 
 def at(seconds: float, mono: float | None = None) -> Any:
-    """The time so many seconds after the start, by both clocks or each its own."""
+    """The time some seconds after the start, by both clocks or by each on its own."""
     return Now(T0 + seconds, 1_000 + (seconds if mono is None else mono))
 
 
@@ -101,7 +101,7 @@ def test_the_background_refreshes_ten_minutes_before_expiry_or_half_way(
 
 @given(st.floats(0.001, 4e9), st.booleans())
 def test_windows_have_no_cliff_and_never_overflow(life: float, proactive: bool) -> None:
-    """Whatever the life, the token is good at once, due before it ends, and told in time."""
+    """Whatever its lifetime, a token is valid at once, due before it ends, and reported in time."""
     state = started(life, proactive=proactive)
     assert decide(state, at(0)) is Action.RETURN
     assert 0 < state.next_left <= life / 2 + 1e-3
@@ -206,7 +206,7 @@ def test_the_background_leaves_a_fresh_token_alone() -> None:
 
 
 def test_the_background_starts_none_beside_one_of_its_own_that_hangs() -> None:
-    """Each would occupy another worker; beside a caller's that hangs it does, after a minute."""
+    """Each would occupy another worker; next to a caller's that hangs, it does after a minute."""
     for ahead, expected in ((True, Action.NOTHING), (False, Action.LEAD)):
         hanging = Refresh(ahead=ahead)
         state = rules.lead(State(proactive=True), at(0), hanging)
@@ -217,7 +217,7 @@ def test_the_background_starts_none_beside_one_of_its_own_that_hangs() -> None:
 
 
 def test_the_background_keeps_to_holds() -> None:
-    """Those that callers meet, and those of a Retry-After."""
+    """Those that callers run into, and those of a Retry-After."""
     state = failed(started(3600, proactive=True), at(3000), busy("100"))
     assert due_in(state, at(3000)) == 300
     assert decide(state, at(3000), "c") is Action.RAISE
@@ -314,7 +314,7 @@ def test_jitter_shortens_a_hold_by_up_to_a_fifth() -> None:
 
 
 def test_a_success_ends_the_counting_of_failures() -> None:
-    """The next outage starts with a free try again."""
+    """The next outage starts with a free attempt again."""
     state = ended(failed(failed(EMPTY, at(0)), at(0)), at(1), token(3600))
     assert (state.failures, state.error) == (0, None)
     assert decide(failed(state, at(3600)), at(3600)) is Action.LEAD
@@ -327,7 +327,7 @@ def test_failures_while_valid_do_not_count_when_it_has_expired() -> None:
 
 
 def test_the_background_goes_on_trying_after_expiry() -> None:
-    """With a floor of five seconds, for nobody waits for it; later, if too many do."""
+    """With a floor of five seconds, as nobody waits for it; later, if too many are due then."""
     state = failed(started(3600, proactive=True), at(3600))
     assert rules.due(state, at(3600)) == (5, 5, 3605)
     for _ in range(9):
@@ -386,7 +386,7 @@ def test_claims_that_fail_leave_a_valid_token_alone() -> None:
 def test_a_token_that_has_expired_is_no_result(
     state: Any, brought: AccessToken, now: Any, usable: bool
 ) -> None:
-    """The error gives both times, for the local clock may be the reason."""
+    """The error gives both times, because the local clock may be the reason."""
     error = verdict(state, now, brought)
     assert (error is None) == usable
     if error:
@@ -493,7 +493,7 @@ def test_a_failure_does_not_bring_a_fresh_token_forward() -> None:
 
 @pytest.mark.parametrize("claims", [None, "c"])
 def test_what_a_waiter_gets_is_judged_when_it_wakes(claims: str | None) -> None:
-    """A token that has expired or was refused meanwhile is not handed out: it asks again."""
+    """A token that has expired or was refused meanwhile is not returned: the caller asks again."""
     waited = Refresh(claims)
     state = rules.lead(EMPTY, at(0), waited)
     state = rules.complete(state, at(1), waited, token(100, "n"), 0)

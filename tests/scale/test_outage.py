@@ -105,7 +105,7 @@ def test_an_outage_with_expired_tokens() -> None:
 
 
 def test_an_outage_with_valid_tokens() -> None:
-    """All are kept until they expire, with a few tries each; then the tries are spread as well."""
+    """All are kept until they expire, with a few attempts each; then those are spread as well."""
     fleet = Fleet(MANY, DAY)
     fleet.arm()
     fleet.run(DAY - 5)

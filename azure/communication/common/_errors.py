@@ -18,7 +18,7 @@ def closed() -> RuntimeError:
 
 
 def overdue(seconds: float) -> TimeoutError:
-    """Return the error of those who waited for a refresh for longer than it may take."""
+    """Return the error for those who waited for a refresh for longer than it may take."""
     msg = (
         f"Token refresh did not finish within {seconds} seconds: set shorter time-outs in "
         "token_refresher"
@@ -27,7 +27,7 @@ def overdue(seconds: float) -> TimeoutError:
 
 
 def asked_by_refresher() -> RuntimeError:
-    """Return the error of a refresher that would wait for itself."""
+    """Return the error for a refresher that would wait for itself."""
     msg = (
         "token_refresher requested a token from the credential that it refreshes, which has no "
         "valid one: give the client that it uses another credential, for example the access key"
@@ -38,8 +38,8 @@ def asked_by_refresher() -> RuntimeError:
 def detached(error: Exception) -> Exception:
     """Return a copy of an exception without its traceback, to raise elsewhere.
 
-    Raising one object from several threads would have each of them lengthen the same traceback.
-    It runs code of the user's.
+    Raising one object from several threads would make each of them lengthen the same traceback.
+    This runs code that belongs to the user.
     """
     twin: Exception
     for duplicate in (copy.copy, _copy_without_constructor):
@@ -47,7 +47,7 @@ def detached(error: Exception) -> Exception:
             twin = duplicate(error)
             if type(twin) is type(error) and str(twin) == str(error):
                 break
-        except Exception:  # noqa: BLE001, S112 - it cannot be copied so, or not even be printed
+        except Exception:  # noqa: BLE001, S112 - it cannot be copied this way, or not even printed
             continue
     else:
         twin = authentication_error(_describe(error))
@@ -58,21 +58,21 @@ def detached(error: Exception) -> Exception:
     return twin
 
 
-_LONGEST_ATTRIBUTE = 256  # a JSONDecodeError has the whole body in one, for example
+_LONGEST_ATTRIBUTE = 256  # one of a JSONDecodeError, for example, is the whole body
 
 
 def to_keep(error: Exception, depth: int = 2) -> Exception:
-    """Return a copy of an exception that leads to plain values alone.
+    """Return a copy of an exception that refers to plain values only.
 
     It has the class and the arguments, numbers and short texts among the attributes, and such
-    copies of the exceptions there. All else is gone, for who could tell which object leads to a
-    frame, or to a request with its Authorization header?
+    copies of the exceptions there. Everything else is dropped, because any object might refer to a
+    frame, or to a request with its Authorization header.
     """
     twin = detached(error)
     text = str(twin)
     try:
         _clear(twin, depth)
-        if _says(twin) is None:  # the class makes its text from what is gone
+        if _says(twin) is None:  # the class makes its text from what was dropped
             twin = _with_text(twin, text)
         if _is_clear(twin):
             return twin
@@ -96,7 +96,7 @@ def _clear(error: Exception, depth: int) -> None:
 
 
 def _is_clear(error: Exception) -> bool:
-    """Tell whether there is nothing but what can be cleared; slots, for example, cannot."""
+    """Return whether all that it refers to is plain; slots, for example, cannot be cleared."""
     for field in gc.get_referents(error):
         is_cleared = field is error.args or field is vars(error)
         if not is_cleared and not isinstance(field, (type, str, int, float, type(None))):
@@ -125,7 +125,7 @@ def _copy_without_constructor(error: Exception) -> Exception:
 
 
 def authentication_error(message: str) -> ClientAuthenticationError:
-    """Return an error that knows nothing of what the caller happens to be handling."""
+    """Return an error without a reference to any exception that is being handled."""
     error = ClientAuthenticationError(message=message)
     error.exc_type = error.exc_value = error.exc_traceback = None
     error.exc_msg = message
@@ -137,7 +137,7 @@ def _describe(error: Exception) -> str:
 
 
 def _says(error: Exception) -> str | None:
-    """Return the text of an exception, if there is no mistake in its class."""
+    """Return the text of an exception, or None if its class has a mistake."""
     try:
         return str(error)
     except Exception:  # noqa: BLE001 - it is the user's

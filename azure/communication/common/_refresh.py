@@ -2,14 +2,15 @@
 
 Theory of operation
 -------------------
-All that a credential knows of its token is one immutable :class:`State`. Whoever changes it has the
-next one computed here. Nothing in this module knows a thread, a loop, a lock or a clock, so both
-credentials share it, and a model check can walk through all that may happen.
+All that a credential knows about its token is one immutable :class:`State`. Whoever changes it has
+the next one computed here. Nothing in this module knows about threads, loops, locks or clocks, so
+both credentials share it, and a model check can explore all that may happen.
 
-How long a token is still *valid* is the life that is left by the wall clock or by the monotonic
-clock, whichever is less: a suspended machine stops the second, a corrected clock moves the first,
-and either alone would be wrong. For the same reason no time of a refresh is kept as a moment:
-``next_left`` is the life that will be left then, and :func:`due` turns it into seconds from now.
+How long a token is still *valid* is the lifetime left by the wall clock or by the monotonic clock,
+whichever is less: a suspended machine stops the second, a corrected clock moves the first, and
+either alone would be wrong. For the same reason no time of a refresh is kept as a moment:
+``next_left`` is the lifetime that will be left then, and :func:`due` turns it into seconds from
+now.
 
 What a caller does (:func:`decide`):
 
@@ -36,8 +37,8 @@ late: another was started      counts only if it expires later   counts if it is
 =============================  ================================  ===============================
 
 A token that the service refused is dropped (:func:`refuse`) and never returned again. One that is
-refused soon after its issue counts as a failure, or a service that refuses every token would have
-us fetch one for each request.
+refused soon after its issue counts as a failure, or else a service that refuses every token would
+cause a refresh for each request.
 """
 
 import enum
@@ -53,15 +54,15 @@ INFINITY = float("inf")
 
 ON_DEMAND_WINDOW_SECONDS = 120  # callers refresh at T-2 min, as the .NET and Python libraries do
 PROACTIVE_WINDOW_SECONDS = 600  # and the background at T-10 min
-REFRESH_SECONDS = 60  # longer than three tries of ten seconds with their back-off
+REFRESH_SECONDS = 60  # longer than three attempts of ten seconds with their back-off
 LONGEST_SPREAD_SECONDS = 3600  # after expiry, of what fails in an outage
-RETRY_FLOOR_SECONDS = 5  # between tries that no caller waits for
+RETRY_FLOOR_SECONDS = 5  # between attempts that no caller waits for
 FIRST_HOLD_SECONDS, LONGEST_HOLD_SECONDS = 0.5, 30
 LONGEST_RETRY_AFTER_SECONDS = 120
-PATIENCE_SECONDS = 10  # that the caller who started a refresh waits with a valid token in hand
+PATIENCE_SECONDS = 10  # for a refresh that the caller has started while its token is still valid
 # azure-core's policy may keep a token for 60 s past its refresh_on; 15 s remain for the request.
 POLICY_MARGIN_SECONDS = 75
-# A token that is refused, or asked for again with the same claims, so soon after its issue tells
+# A token that is refused, or asked for again with the same claims, this soon after its issue shows
 # that another one will not help.
 YOUNG_SECONDS = 30
 
@@ -108,22 +109,22 @@ class Refresh:
         self.process = 0
         self.is_complete = False
         self.token: AccessToken | None = None
-        """What it brought, for those who asked for its claims."""
+        """What it brought, for callers that asked for its claims."""
         self.expires_at = -INFINITY
         """The expiry of ``token`` by the monotonic clock."""
         self.error: Exception | None = None
-        """What those who waited for it are told, unless there is a token for them."""
+        """What its waiters are told, unless there is a token for them."""
 
     def is_lost(self, now: Now) -> bool:
-        """Tell whether its leader is gone: a thread or loop that a forked child does not have."""
+        """Return whether its leader is gone: a thread or loop that a forked child does not have."""
         return self.process != now.process
 
     def is_overdue(self, now: Now) -> bool:
-        """Tell whether it takes longer than a refresh may."""
+        """Return whether it has taken longer than a refresh may."""
         return now.mono >= self.deadline_at
 
     def is_worth_waiting_for(self, now: Now) -> bool:
-        """Tell whether it is to be expected to end; if not, a newcomer may start another one."""
+        """Return whether it can be expected to end; if not, another caller may start a new one."""
         return not self.is_overdue(now) and not self.is_lost(now)
 
 
@@ -150,9 +151,9 @@ class State:
     """The token's expiry by the monotonic clock."""
     obtained_at: float = -INFINITY
     window: float = 0.0
-    """With how much life left callers start a refresh."""
+    """The lifetime left at which callers start a refresh."""
     next_left: float = 0.0
-    """With how much life left the next try may come, of a caller or the background."""
+    """The lifetime left at which a caller or the background may try next."""
     earliest_left: float = 0.0
     """The same for the background, where many are due together; at the earliest."""
     latest_left: float = 0.0
@@ -165,7 +166,7 @@ class State:
     hold_until: float = -INFINITY
     """Until then ``error`` is raised where there is no valid token, by the monotonic clock."""
     background_at: float = -INFINITY
-    """The background does not try before, by the monotonic clock."""
+    """The background does not try before this time, by the monotonic clock."""
     error: Exception | None = None
     failures: int = 0
     """How many refreshes in a row failed with no valid token at hand."""
@@ -173,7 +174,7 @@ class State:
     refusals: int = 0
     """How many tokens in a row were refused while they were young."""
     reported: bool = False
-    """Whether the log has been told that a static token has expired."""
+    """Whether the expiry of a static token has been logged."""
 
 
 class Action(enum.Enum):
@@ -194,10 +195,10 @@ class Decision(NamedTuple):
     refresh: Refresh | None = None
     """The refresh to lead or to wait for."""
     patience: float = 0.0
-    """For how many seconds to wait before asking again."""
+    """How many seconds to wait before asking again."""
     error: Exception | None = None
     retry_in: float | None = None
-    """In how many seconds the hold ends during which ``error`` is raised."""
+    """The seconds until the end of the hold, during which ``error`` is raised."""
 
 
 NOTHING = Decision(Action.NOTHING)
@@ -207,7 +208,7 @@ Outcome: TypeAlias = AccessToken | Exception | None
 
 
 class Due(NamedTuple):
-    """In how many seconds the background should refresh, if not too many do then."""
+    """How many seconds from now the background should refresh, unless too many are due then."""
 
     earliest: float
     preferred: float
@@ -215,7 +216,7 @@ class Due(NamedTuple):
 
 
 def life_left(state: State, now: Now) -> float:
-    """Return how many seconds the token is still valid; at most 0 if it is not or there is none."""
+    """Return how many seconds the token is still valid; 0 or less if it is not, or is missing."""
     if state.token is None:
         return 0.0
     return min(state.token.expires_on - now.wall, state.deadline_at - now.mono)
@@ -316,8 +317,8 @@ def _decide(
             Action.WAIT, refresh=in_progress, patience=in_progress.deadline_at - now.mono
         )
     if waited is not None and waited in state.refreshes and not waited.is_lost(now):
-        # Another one might hang as well: this caller may be part of it, on a thread of the
-        # refresher's of which nothing is known.
+        # Another one might hang as well: this caller may be part of it, on a thread that the
+        # refresher started and that is not known here.
         return Decision(Action.RAISE, error=overdue(REFRESH_SECONDS))
     if now.mono < state.hold_until and state.error is not None:
         return Decision(Action.RAISE, error=state.error, retry_in=state.hold_until - now.mono)
@@ -329,7 +330,7 @@ def _lead(request: Refresh) -> Decision:
 
 
 def _decide_ahead(state: State, now: Now, request: Refresh) -> Decision:
-    """Decide for the background: lead a refresh, or nothing; a timer brings it back."""
+    """Decide for the background: lead a refresh, or do nothing; a timer asks again."""
     if state.closed or now.mono < max(state.hold_until, state.background_at):
         return NOTHING
     left = life_left(state, now)
@@ -339,9 +340,9 @@ def _decide_ahead(state: State, now: Now, request: Refresh) -> Decision:
 
 
 def _blocked_until(state: State, now: Now) -> float:
-    """Return when the background need not mind the refreshes in progress any more.
+    """Return when the background need no longer consider the refreshes in progress.
 
-    An overdue one that it leads itself may hold a worker for ever: it does not start another.
+    An overdue one that it leads itself may occupy a worker forever, so it does not start another.
     """
     times = [
         max(refresh.deadline_at, now.mono + REFRESH_SECONDS if refresh.ahead else -INFINITY)
@@ -352,7 +353,7 @@ def _blocked_until(state: State, now: Now) -> float:
 
 
 def find_in_progress(state: State, now: Now, claims: str | None) -> Refresh | None:
-    """Return a refresh that is worth waiting for; one for claims serves those who need none."""
+    """Return a refresh that is worth waiting for; one with claims also serves callers without."""
     for refresh in state.refreshes:
         if claims in (None, refresh.claims) and refresh.is_worth_waiting_for(now):
             return refresh
@@ -360,7 +361,7 @@ def find_in_progress(state: State, now: Now, claims: str | None) -> Refresh | No
 
 
 def is_usable(state: State, now: Now, refresh: Refresh) -> bool:
-    """Tell whether what a refresh brought may still be handed out."""
+    """Return whether what a refresh brought may still be returned."""
     token = refresh.token
     return (
         token is not None
@@ -371,7 +372,7 @@ def is_usable(state: State, now: Now, refresh: Refresh) -> bool:
 
 
 def lead(state: State, now: Now, refresh: Refresh) -> State:
-    """Return the state with a refresh in progress, without those that nobody should wait for."""
+    """Return the state with a refresh in progress, without those not worth waiting for."""
     refresh.deadline_at = now.mono + REFRESH_SECONDS
     refresh.process = now.process
     others = tuple(r for r in state.refreshes if r.is_worth_waiting_for(now))
@@ -379,9 +380,9 @@ def lead(state: State, now: Now, refresh: Refresh) -> State:
 
 
 def complete(state: State, now: Now, refresh: Refresh, outcome: Outcome, jitter: float) -> State:
-    """Return the state after a refresh has ended, and note in it what those who waited are told.
+    """Return the state after a refresh has ended, and record in it what its waiters are told.
 
-    Completing it again changes nothing, for by then it counts as late.
+    Completing it again changes nothing, because it then counts as late.
 
     :param State state: What was known before.
     :param Now now: The time.
@@ -405,7 +406,8 @@ def complete(state: State, now: Now, refresh: Refresh, outcome: Outcome, jitter:
         refresh.token, refresh.error = outcome, None
         refresh.expires_at = now.mono + outcome.expires_on - now.wall
         if before.token is not None and before.token.token == outcome.token:
-            # The clock may have been set back since it was issued; prolonged, it is a new one.
+            # The clock may have been set back since it was issued; if its expiry is later, it is a
+            # new one.
             is_prolonged = outcome.expires_on > before.token.expires_on
             refresh.expires_at = refresh.expires_at if is_prolonged else before.deadline_at
         return _succeed(state, outcome, now, None if is_late else refresh.claims, is_late=is_late)
@@ -437,8 +439,8 @@ def _succeed(
 ) -> State:
     """Return the state after a refresh that brought a usable token.
 
-    One that expires no later than the current token is no progress: the current one stays, and the
-    next try comes as if this one had failed. An issuer with a cache of its own hands out the same
+    One that expires no later than the current token is no improvement: the current one stays, and
+    the next attempt comes as if this one had failed. An issuer with its own cache returns the same
     token until shortly before it expires.
     """
     left = life_left(state, now)
@@ -463,19 +465,19 @@ def _fail(state: State, error: Exception, now: Now, claims: str | None, jitter: 
     return replace(
         state,
         failures=failures,
-        hold_until=max(state.hold_until, now.mono + hold),  # another may have been told to wait
+        hold_until=max(state.hold_until, now.mono + hold),  # another may have set a longer hold
         background_at=max(state.background_at, now.mono + max(RETRY_FLOOR_SECONDS, hold)),
         error=to_keep(error),
     )
 
 
 def _abandon(state: State, now: Now) -> State:
-    """Return the state after a refresh that ended in nothing: the background tries again soon."""
+    """Return the state after a refresh that was abandoned: the background tries again soon."""
     return replace(state, background_at=now.mono + RETRY_FLOOR_SECONDS)
 
 
 def _postpone(state: State, left: float, now: Now, wait: float = 0.0) -> State:
-    """Return the state in which a valid token is kept and the next try comes later."""
+    """Return the state in which a valid token is kept and the next attempt comes later."""
     quiet = left - state.next_left  # of a token that is fresh
     pause = max(quiet, min(max(RETRY_FLOOR_SECONDS, left / 2, wait), left))
     next_left = left - pause
@@ -522,7 +524,7 @@ def refuse(state: State, now: Now, jitter: float) -> State:
 
 
 def is_refused(state: State, token: AccessToken) -> bool:
-    """Tell whether it is a token that the service has refused."""
+    """Return whether it is a token that the service has refused."""
     digest = hash(token.token)
     return any(refused.digest == digest for refused in state.refused)
 
@@ -534,9 +536,9 @@ def _still_valid(refused: tuple[Refused, ...], now: Now) -> tuple[Refused, ...]:
 def due(state: State, now: Now) -> Due | None:
     """Return when the background should refresh next, or None if it never should.
 
-    Where many are due together, a valid token may be refreshed earlier, from half of its life on.
-    What failed before may be tried later, up to an hour after its expiry, for callers refresh for
-    themselves by then.
+    Where many are due together, a valid token may be refreshed earlier, from half of its lifetime
+    on. What failed before may be tried later, up to an hour after the token's expiry, because
+    callers refresh for themselves by then.
     """
     if state.closed or not state.proactive:
         return None
@@ -559,7 +561,7 @@ def refresh_on(state: State, token: AccessToken, now: Now) -> int | None:
     latest = float(token.expires_on - POLICY_MARGIN_SECONDS)
     if state.token is token:
         by_mono = now.wall + (state.deadline_at - now.mono) - state.next_left
-        # Both say the same unless a clock was set; rounded, for their sums differ in the last bit.
+        # Both say the same unless a clock was set; rounded, as their sums differ in the last bit.
         latest = min(latest, token.expires_on - state.next_left, round(by_mono, 3))
     return int(latest)
 
@@ -578,6 +580,6 @@ def retry_after(error: Exception) -> float:
     try:
         response = error.response  # type: ignore[attr-defined]
         wait = int(response.headers.get("Retry-After", 0))
-    except Exception:  # noqa: BLE001 - no HTTP error at all, or an HTTP date
+    except Exception:  # noqa: BLE001 - not an HTTP error, or an HTTP date
         return 0.0
     return float(min(max(wait, 0), LONGEST_RETRY_AFTER_SECONDS))
