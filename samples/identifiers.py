@@ -1,4 +1,4 @@
-"""Identifiers: from raw ids and from the REST API's JSON, and what to do by their kind.
+"""Identifiers: from raw ids and from the REST API's JSON, and what to do for each kind.
 
 Run it without arguments; it needs no service. You see each raw id of a list with what it stands
 for, its JSON as events and requests carry it, and that identifiers can be the members of a set.

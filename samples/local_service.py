@@ -65,7 +65,7 @@ Reply = tuple[int, object]  # a status, and what to send as JSON; None for no bo
 IDENTITY = ("2021-03-07", "2022-06-01", "2022-10-01", "2023-10-01")  # api-versions
 CHAT = ("2021-03-07", "2021-09-07", "2024-03-07")
 
-# The audience of an Entra token is what stands before the last slash of the scope asked for.
+# The audience of an Entra token is what precedes the last slash of the scope asked for.
 RESOURCE = "https://communication.azure.com/"  # of https://communication.azure.com//.default
 CLIENTS = "https://communication.azure.com/clients"
 TEAMS = ("https://auth.msft.communication.azure.com", "https://auth.msft.communication.azure.us")
@@ -170,7 +170,7 @@ def members(value: object, target: str, required: Shape, optional: Shape) -> Jso
     for name, kind in {**required, **optional}.items():
         if name in required and present.get(name, "") == "":
             raise invalid(f"{target}.{name}", "The field is required")
-        if name in present and type(present[name]) is not kind:  # in JSON, true is no number
+        if name in present and type(present[name]) is not kind:  # in JSON, true is not a number
             raise invalid(f"{target}.{name}", f"The field must be of type {kind.__name__}")
     for name in present.keys() - required.keys() - optional.keys():
         raise invalid(f"{target}.{name}", "There is no such field")
@@ -366,7 +366,7 @@ def delete_identity(call: Call) -> Reply:
 @route("POST /access/entra/:exchangeAccessToken", ("2025-03-02-preview",), entra_user(CLIENTS))
 @route("POST /access/teamsExtension/:exchangeAccessToken", ("2025-06-30",), entra_user(*TEAMS))
 def exchange_access_token(call: Call) -> Reply:
-    """Answer an Entra token with a token of the user that stands for its owner."""
+    """Answer an Entra token with a token of the user that represents its owner."""
     call.body({}, {})
     permitted = call.claims["scp"].split()
     scopes = [scope for name, scope in PERMISSIONS.items() if name in permitted]
@@ -706,7 +706,7 @@ class LocalService:
         self.live[user_id].clear()
 
     def script(self, route: str, *answers: Answer) -> None:
-        """Answer the next requests to a route as given and unverified, one by one, then as ever.
+        """Answer the next requests to a route as given and unverified, one by one, then as usual.
 
         :param str route: Such as ``"POST /identities/{id}/:issueAccessToken"``, or a method and
             a path as sent.

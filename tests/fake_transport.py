@@ -1,9 +1,9 @@
 """A service in place of the network: it answers from a script, and records what was sent.
 
-``FakeTransport`` belongs into a ``Pipeline``, ``AsyncFakeTransport`` into an ``AsyncPipeline``; the
+``FakeTransport`` belongs in a ``Pipeline``, ``AsyncFakeTransport`` in an ``AsyncPipeline``; the
 script and the record are the same for both. ``Way`` is how a test drives the synchronous and the
-asynchronous half of the package alike, and ``Callers`` are what uses a credential at once: threads,
-or the tasks of one event loop.
+asynchronous half of the package in the same way, and ``Callers`` are what uses a credential at
+once: threads, or the tasks of one event loop.
 """
 
 import asyncio
@@ -56,7 +56,7 @@ class Sent(NamedTuple):
 
 
 class FakeResponse:
-    """As much of azure-core's ``HttpResponse`` as its policies and errors, and ours, look at."""
+    """The parts of azure-core's ``HttpResponse`` that its policies and errors, and ours, use."""
 
     def __init__(self, request: Any, answer: Answer) -> None:
         self.request = request
@@ -149,7 +149,7 @@ class AsyncFakeTransport(AsyncHttpTransport[Any, Any]):
 
 
 class AsyncTwin:
-    """A fake credential whose methods are awaited, and do what those of a synchronous one do."""
+    """A fake credential whose methods are awaited and do what those of a synchronous one do."""
 
     def __init__(self, twin: Any) -> None:
         for name in ("get_token", "get_token_info"):
@@ -182,13 +182,13 @@ class Callers:
             except BaseException as error:
                 future.set_exception(error)
             finally:
-                del future  # or the error's traceback would lead back to the error
+                del future  # or the error's traceback would refer back to the error
 
         Call(lambda: run(future))
         return future
 
     def start_many(self, count: int, function: Any, *args: Any, **kwargs: Any) -> list[Any]:
-        """Do it so often."""
+        """Do that ``count`` times."""
         return [self.start(function, *args, **kwargs) for _ in range(count)]
 
 

@@ -24,7 +24,7 @@ MODULES = ("colorsys", "wave", "netrc", "fractions", "csv", "there_is_no_such_mo
 
 
 def main(forks: int, without_hook: bool) -> int:
-    """Fork so many times, and return how many children hung."""
+    """Fork repeatedly, and return how many children hung."""
     if without_hook:  # as in uWSGI, which forks in C
         Scheduler.look_after_fork = lambda self: None  # type: ignore[method-assign]
     refreshed: set[str] = set()
@@ -58,10 +58,10 @@ def main(forks: int, without_hook: bool) -> int:
 
 
 def answers(credentials: list[CommunicationTokenCredential]) -> bool:
-    """Fork a child that asks each credential for a token, and tell whether it does so in time."""
+    """Fork a child that asks each credential for a token, and return whether it does so in time."""
     reader, writer = os.pipe()
     with warnings.catch_warnings():
-        # Python 3.12 and newer warn of forks beside threads, which are the subject here.
+        # Python 3.12 and newer warn about forks beside threads, which are the subject here.
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if not child:

@@ -13,7 +13,7 @@ from azure.core.exceptions import ClientAuthenticationError, HttpResponseError
 
 @dataclass(frozen=True)
 class Issue:
-    """An answer of the issuer: a token of that name that lives so long from then on."""
+    """An answer of the issuer: a token with that name and the lifetime from then on."""
 
     name: str
     life: float

@@ -29,6 +29,7 @@ from typing import Any, Generic, TypeVar
 
 import pytest
 from azure.communication.common import _cache as cache_module
+from azure.communication.common import _errors as errors  # noqa: F401 - for its own tests
 from azure.communication.common import _refresh as rules
 from azure.communication.common import _schedule as schedule_module
 from azure.communication.common._sync import _credential as sync_credential
@@ -66,7 +67,7 @@ def make_token(exp: float, **claims: Any) -> str:
 class Clock:
     """A wall clock and a monotonic clock, both in seconds, that only a test moves.
 
-    Hand ``clock.wall`` and ``clock.mono`` on as the functions that tell the time.
+    Pass ``clock.wall`` and ``clock.mono`` on as the functions that tell the time.
     """
 
     def __init__(self, wall: float = 1_700_000_000.0, mono: float = 1_000.0) -> None:
@@ -112,7 +113,7 @@ def cache_of(credential: Any) -> TokenCache:
 
 
 def state_of(credential: Any) -> rules.State:
-    """Return all that a credential knows of its token."""
+    """Return all that a credential knows about its token."""
     return cache_of(credential).state
 
 
@@ -177,7 +178,7 @@ class Item:
         item = cls(clock, None)
         token = AccessToken("t", int(clock.wall() + life))
         state = rules.start(item.state, token, clock.sources().now())
-        item.state = rules.replace(state, next_left=left)
+        item.state = rules.replace(state, next_left=left, latest_left=left)
         return item
 
     def due_in(self, seconds: float) -> None:
@@ -203,7 +204,7 @@ class Tally:
             return self.value
 
     def wait_for(self, value: int) -> None:
-        """Block until so many have been counted."""
+        """Block until the count is reached."""
         with self._changed:
             if not self._changed.wait_for(lambda: self.value >= value, DEADLINE):
                 msg = f"{self.value} of {value} came within {DEADLINE} seconds"
@@ -272,7 +273,7 @@ class Issuer:
         return self._calls.value
 
     def wait_for_call(self, number: int = 1) -> None:
-        """Block until it has been called so often."""
+        """Block until it has been called that often."""
         self._calls.wait_for(number)
 
     def hold(self) -> None:
@@ -291,7 +292,7 @@ class Issuer:
     async def issue(self) -> Any:
         """Do the same as a coroutine, awaiting what a function of the script returns."""
         gate, step = self._begin()
-        if not gate.done():  # shielded, for a cancelled call would cancel the gate
+        if not gate.done():  # shielded, because a cancelled call would cancel the gate
             await asyncio.shield(asyncio.wrap_future(gate))
         value = self._take(step)
         return await value if inspect.isawaitable(value) else value
@@ -315,7 +316,7 @@ class Issuer:
 class Call(threading.Thread, Generic[T]):
     """A function called on a thread of its own, started at once.
 
-    The thread is a daemon, so one that hangs fails its test and not the whole run's end.
+    The thread is a daemon, so one that hangs fails its test but does not hang the run at its end.
     """
 
     def __init__(self, function: Callable[[], T]) -> None:
@@ -363,7 +364,7 @@ def call_together(count: int, function: Callable[[], T]) -> list[Call[T]]:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Block until something has happened that counts nowhere; other threads run meanwhile."""
+    """Block until something has happened that no counter counts; other threads run meanwhile."""
     give_up_at = time.monotonic() + DEADLINE
     while not condition():
         assert time.monotonic() < give_up_at, f"it has not happened within {DEADLINE} seconds"
@@ -376,7 +377,7 @@ def run_async(main: Coroutine[Any, Any, T]) -> T:
 
 
 async def turn_until(condition: Callable[[], bool]) -> None:
-    """Let the event loop turn until something has happened."""
+    """Run the event loop until something has happened."""
     give_up_at = time.monotonic() + DEADLINE
     while not condition():
         assert time.monotonic() < give_up_at, f"it has not happened within {DEADLINE} seconds"
@@ -562,7 +563,7 @@ class Fault:
 
     The points are where CPython delivers signals and starts the garbage collector: where a Python
     function is entered and where a C function returns. Callbacks of weak references do not count,
-    for an exception in one of them is lost.
+    because an exception in one of them is lost.
     """
 
     def __init__(self, nth: int, happen: Callable[[], object]) -> None:
@@ -573,7 +574,7 @@ class Fault:
 
     @property
     def happened(self) -> bool:
-        """Tell whether there were as many points."""
+        """Return whether there were that many points."""
         return self._left <= 0
 
     def __enter__(self) -> "Fault":
@@ -627,9 +628,9 @@ class LineFault(Fault):
 
 
 def distinct_points(kind: type[Fault], act: Callable[[], object], passes: int) -> list[int]:
-    """Do something, which may fail, and return the numbers of its points, but for loops.
+    """Do something, which may fail, and return the numbers of its points, except in loops.
 
-    A line that is reached by the same way counts so many times.
+    A line that is reached in the same way counts only that many times.
     """
     found: list[int] = []
     numbers = itertools.count(1)

@@ -151,7 +151,7 @@ def test_no_error_is_so_odd_that_a_refresh_would_not_end(
         assert ask(cache, waited=refresh).error is error
     held = cache_module.error_to_raise(ask(cache), None)
     assert (type(held), repr(held)) == (type(kept), repr(kept))
-    assert vars(held)["__notes__"] == ["The next refresh is tried in 0.5 seconds."]
+    assert vars(held)["__notes__"] == ["The next refresh attempt is in 0.5 seconds."]
 
 
 def test_an_abandoned_refresh_leaves_no_trace(cache: TokenCache, noted: Noted) -> None:
@@ -193,7 +193,7 @@ def test_a_refresh_for_claims_that_brought_nothing_returns_no_token_without_them
 
 
 def test_closing_ends_every_refresh(cache: TokenCache, clock: Clock, noted: Noted) -> None:
-    """Those who wait are told at once, and a result that comes later is dropped."""
+    """The waiters are told at once, and a result that comes later is dropped."""
     refresh = lead(cache)
     cache.close()
     assert (noted.woken >= 1, noted.changes) == (True, 1)
@@ -298,7 +298,7 @@ def test_without_one_the_wait_is_for_the_rest_of_the_minute(
 
 
 def test_of_two_changes_at_once_both_count(cache: TokenCache, clock: Clock) -> None:
-    """Who comes second computes anew: here, a token is refused while a refresh begins."""
+    """Whoever comes second recomputes: here, a token is refused while a refresh begins."""
     cache.complete(lead(cache), token(clock, "t", 100))
     clock.advance(60)
     original, interfered = rules.lead, []

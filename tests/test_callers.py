@@ -1,4 +1,4 @@
-"""What callers who use one credential at once get, be they threads, tasks of a loop, or loops."""
+"""What callers get that use one credential at once: threads, tasks of a loop, or loops."""
 
 import asyncio
 import gc
@@ -103,7 +103,7 @@ def test_all_share_one_failure(way: Way, callers: Callers, waiting: tuple[Any, T
 
 @pytest.mark.parametrize("name", list(WAYS))
 def test_what_an_exception_carries_does_not_grow(clock: Clock, name: str) -> None:
-    """Many callers who get one failure again lengthen no traceback and no notes."""
+    """Many callers that get the same failure add nothing to its traceback and its notes."""
     way = WAYS[name]
     error = ConnectionError("the issuer is away")
     vars(error)["__notes__"] = ["said the refresher"]  # as add_note(), which came with Python 3.11
@@ -132,7 +132,7 @@ class UnprintableError(Exception):
 def test_an_exception_that_cannot_be_printed_reaches_everybody(
     way: Way, callers: Callers, waiting: tuple[Any, Tally]
 ) -> None:
-    """The mistakes in a user's exception class keep nobody waiting."""
+    """Mistakes in a user's exception class keep nobody waiting."""
     credential_type, counted = waiting
     issuer = Issuer(UnprintableError)
     issuer.hold()
@@ -161,7 +161,7 @@ BAD_RESULTS: list[Any] = [
     pytest.param(lambda: make_token(1_600_000_000), ValueError, "expired", id="expired"),
     pytest.param(lambda: None, TypeError, "NoneType", id="None"),
     pytest.param(lambda: 42, TypeError, "int", id="int"),
-    pytest.param(lambda: "", ValueError, "not a JWT", id="empty"),
+    pytest.param(lambda: "", ValueError, "is empty", id="empty"),
     pytest.param(lambda: "rubbish", ValueError, "not a JWT", id="rubbish"),
     pytest.param(lambda: [_answer], TypeError, "list", id="list"),
 ]
@@ -238,7 +238,7 @@ def test_an_outcome_that_comes_before_the_waiter_sleeps_is_not_missed(
 def test_waiters_give_up_and_a_newcomer_starts_another_refresh(
     clock: Clock, way: Way, callers: Callers, waiting: tuple[Any, Tally]
 ) -> None:
-    """Who waited gives up after 60 s, and the next caller does not wait any more."""
+    """Whoever waited gives up after 60 s, and the next caller does not wait any more."""
     credential_type, counted = waiting
     late, prompt = make_token(clock.wall() + 1_800), make_token(clock.wall() + 3_600)
     hung = Late(late)
@@ -294,7 +294,7 @@ def test_what_a_superseded_refresh_brings_in_the_end(
 def test_a_token_of_another_refresh_is_for_all_who_wait(
     clock: Clock, way: Way, callers: Callers, waiting: tuple[Any, Tally], rescuer: str
 ) -> None:
-    """Who waits for a refresh that hangs goes on with what any other brings, and at once."""
+    """Whoever waits for a refresh that hangs continues with what any other brings, and at once."""
     credential_type, counted = waiting
     hung, fresh = Late(None), make_token(clock.wall() + 3_600)
     issuer = Issuer(hung, fresh)
@@ -319,7 +319,7 @@ def test_a_token_of_another_refresh_is_for_all_who_wait(
 def test_nobody_waits_for_a_slow_refresh_of_a_valid_token(
     clock: Clock, way: Way, callers: Callers
 ) -> None:
-    """While one caller refreshes, others go on with the token at once."""
+    """While one caller refreshes, others continue with the token at once."""
     first, fresh = make_token(clock.wall() + 200), make_token(clock.wall() + 3_600)
     issuer = Issuer(fresh)
     issuer.hold()
@@ -355,7 +355,7 @@ def test_a_refresher_that_asks_its_own_credential_is_told(
 def test_two_refreshers_that_wait_for_each_other_are_told(
     clock: Clock, way: Way, callers: Callers
 ) -> None:
-    """A circle through another credential is found as well."""
+    """A cycle through another credential is found as well."""
     credential_type = on_clock(way.Credential, clock)
     issuers = Issuer(lambda: second.get_token()), Issuer(lambda: first.get_token())
     first, second = (credential_type(token_refresher=way.refresher(each)) for each in issuers)

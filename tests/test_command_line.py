@@ -47,9 +47,10 @@ def test_a_token_is_described(command: Any) -> None:
     assert lines["user"] == "8:acs:r_u"
     assert lines["kind"] == "communication_user"
     assert lines["resource"] == "r"
-    assert lines["scopes"] == '["chat", "voip"]'
-    assert lines["clock"] == "this machine's agrees with the time of issue"
-    assert lines["left"] in ("2:00:00", "1:59:59", "1:59:58")
+    assert lines["scopes"] == "chat, voip"
+    assert lines["signature"] == "not checked; only the service can check it"
+    assert lines["clock"] == "this machine's clock is not behind the issuer's"
+    assert lines["time left"] in ("2:00:00", "1:59:59", "1:59:58")
     assert lines["issued"].endswith("+00:00")
     assert lines["expires"].endswith("+00:00")
     code, out = command("token", "--json", stdin=token)
@@ -91,7 +92,7 @@ def test_a_clock_that_is_behind_is_seen(command: Any) -> None:
     token = make_token(4_102_444_800, iat=int(time.time()) + 7201)
     code, out = command("token", stdin=token)
     assert code == 0
-    assert "clock: this machine's is at least 2:00:0" in out
+    assert "clock: this machine's clock is at least 2:00:0" in out
     assert "behind the issuer's" in out
 
 
@@ -99,15 +100,15 @@ def test_a_token_that_expired_just_now_would_be_refused(command: Any) -> None:
     """There is no leeway."""
     code, out = command("token", stdin=make_token(time.time(), **USER))
     assert code == 1
-    assert "problem: it expired 0:00:0" in out
+    assert "problem: the token expired 0:00:0" in out
 
 
 def test_an_expired_token_would_be_refused(command: Any) -> None:
     """It says for how long it has been expired."""
     code, out = command("token", stdin=make_token(time.time() - 7200, **USER))
     assert code == 1
-    assert "left: 0:00:00\n" in out
-    assert "problem: it expired 2:00:0" in out
+    assert "time left: 0:00:00\n" in out
+    assert "problem: the token expired 2:00:0" in out
 
 
 def test_a_token_of_another_audience_would_be_refused(command: Any) -> None:
@@ -116,7 +117,7 @@ def test_a_token_of_another_audience_would_be_refused(command: Any) -> None:
     code, out = command("token", stdin=token)
     assert code == 1
     assert "audience: https://communication.azure.com\n" in out
-    assert "problem: it is not a Communication token" in out
+    assert "problem: it is not a Communication token, but one for the audience above: to" in out
 
 
 def test_an_encrypted_token_is_said_to_be_one(command: Any) -> None:
@@ -124,7 +125,8 @@ def test_an_encrypted_token_is_said_to_be_one(command: Any) -> None:
     code, out = command("token", stdin=CASES["encrypted"][0]["token"])
     assert code == 0
     assert out == (
-        "form: JWE\nnote: only the service can read it; its life is taken to be 600 seconds\n"
+        "form: JWE\nnote: encrypted, so only the service can read it; the credential assumes a "
+        "lifetime of 600 seconds unless undecodable_token_lifetime is set\n"
     )
 
 
@@ -136,7 +138,7 @@ def test_what_the_credential_refuses_is_refused(command: Any, option: list[str],
     """With the same message."""
     code, out = command("token", *option, stdin=case["token"])
     assert code == 1
-    assert "pass the bare JWT" in out
+    assert "use the " in out
 
 
 @pytest.mark.parametrize(
@@ -146,7 +148,8 @@ def test_any_input_is_answered(command: Any, stdin: bytes) -> None:
     """Never by a traceback."""
     code, out = command("token", stdin=stdin)
     assert code == 1
-    assert out.startswith("form: opaque\nproblem: token is not a JWT")
+    problem = "is not a JWT" if stdin else "is empty"
+    assert out.startswith(f"form: not a JWT\nproblem: token {problem}")
 
 
 def test_space_and_a_byte_order_mark_around_a_token_are_ignored(command: Any) -> None:
@@ -212,11 +215,31 @@ def test_an_identifier_is_described_from_either_form(command: Any, case: Any) ->
     }
     for form in (case["raw_id"], json.dumps(case["wire"])):
         code, out = command("identifier", form, "--json")
-        assert (code, json.loads(out)) == (0, expected)
+        report = json.loads(out)
+        assert ("note" in report) == (case["kind"] == "unknown")
+        report.pop("note", None)
+        assert (code, report) == (0, expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "note"),
+    [
+        ("14255550123", "this version does not know its prefix; those that it knows include 4:,"),
+        ('{"rawId": "48:x"}', "this version does not know its prefix; those"),
+        ('{"rawId": "8:acs:u"}', "its raw id is of the kind communication_user"),
+        ('{"rawId": "4:+1", "kind": "new"}', "its raw id is of the kind phone_number"),
+    ],
+)
+def test_an_unknown_identifier_gets_a_note(command: Any, text: str, note: str) -> None:
+    """It says why the kind is not known."""
+    code, out = command("identifier", text)
+    assert (code, out.splitlines()[0]) == (0, "kind: unknown")
+    assert note in out.splitlines()[-1]
 
 
 def test_an_identifier_is_described_in_lines(command: Any) -> None:
     """One for each property, and both forms."""
+    assert "\n  cloud: GCCH\n" in command("identifier", "8:gcch:u")[1]
     assert command("identifier", "4:+1_x") == (
         0,
         "kind: phone_number\n"
@@ -232,7 +255,7 @@ def test_an_identifier_is_described_in_lines(command: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("{}", "an identifier has the member rawId or one of"),
+        ("{}", "the identifier must have the member rawId or one of"),
         ('{"rawId": 5}', "the member rawId must be a JSON string, not int"),
         ("{", "it is not an identifier's JSON"),
         ('{"a":' * 100_000, "it is not an identifier's JSON"),
@@ -256,6 +279,22 @@ def test_a_token_is_no_argument(arguments: list[str], capsys: pytest.CaptureFixt
         main(arguments)
     assert caught.value.code == 2
     assert "usage: python -m azure.communication.common" in capsys.readouterr().err
+
+
+def test_who_types_is_asked_for_the_token(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Or the command would seem to hang."""
+
+    class Terminal(io.TextIOWrapper):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stdin", Terminal(io.BytesIO(make_token(5).encode())))
+    assert main(["token"]) == 1
+    out, err = capsys.readouterr()
+    assert "problem: the token expired" in out
+    assert err == "Paste the token and press Enter, then Ctrl-D (on Windows, Ctrl-Z and Enter):\n"
 
 
 @pytest.mark.parametrize(("life", "code"), [(3600, 0), (-3600, 1)])

@@ -1,4 +1,4 @@
-"""What is left of the Entra token once an exchange has failed: nothing, wherever one looks.
+"""What is left of the Entra token once an exchange has failed: nothing, anywhere.
 
 The service is a raw HTTPS server that misbehaves in one way or another; both transports are real.
 """
@@ -49,7 +49,7 @@ def way(request: pytest.FixtureRequest) -> Way:
 class EntraUser:
     """An Entra credential that keeps no token: what a test finds, the exchange has left.
 
-    The canary is made anew for each call, from numbers that tests know.
+    The canary is built again for each call, from numbers that tests know.
     """
 
     def __init__(self, *faults: Exception | None) -> None:
@@ -74,7 +74,7 @@ def shows_the_canary(text: str) -> bool:
 
 
 def reachable(start: object) -> Iterator[object]:
-    """Yield all that an object leads to, as the collector sees it.
+    """Yield all that an object refers to, directly or not, as the collector sees it.
 
     Of frames, only those of tests, of asyncio and of the package may be there, as they stand above
     the exchange in a traceback or below the Entra credential. The exchange has one, its entrance.
@@ -101,7 +101,7 @@ def reachable(start: object) -> Iterator[object]:
 
 
 def assert_clean(error: BaseException) -> None:
-    """Check that an error neither shows nor leads to the canary, now or after a pickle."""
+    """Check that an error neither shows nor refers to the canary, now or after a pickle."""
     found = list(reachable(error))
     for each in found:
         if isinstance(each, (bytes, bytearray)):
@@ -273,7 +273,7 @@ def failure(way: Way, credential: Any) -> BaseException:
 
 
 class TransportError(Exception):
-    """What leads to a request in each way that errors of transports do."""
+    """Refers to a request in each way that errors of transports do."""
 
     def __init__(self, request: Any) -> None:
         super().__init__("cut off")
@@ -304,7 +304,7 @@ def test_an_error_of_the_transport_leads_nowhere(way: Way) -> None:
 
 
 def test_an_error_of_a_policy_keeps_its_type_and_its_plain_values(way: Way) -> None:
-    """Whatever else it holds might lead to the request."""
+    """Whatever else it holds might refer to the request."""
 
     class PolicyError(Exception):
         pass
@@ -370,7 +370,7 @@ def test_an_error_that_quotes_the_token_is_cleared_of_it(way: Way) -> None:
 
 
 class Holder:
-    """Has a text, and leads to a request."""
+    """Has a text, and refers to a request."""
 
     def __init__(self, request: Any) -> None:
         self.request = request
@@ -417,7 +417,7 @@ def no_attribute(request: Any) -> Exception:
 
 
 def no_connection(request: Any) -> Exception:
-    """Return what a transport of the user's may raise."""
+    """Return what a custom transport may raise."""
     return ConnectionResetError(104, "reset", request.headers["authorization"])
 
 
@@ -432,7 +432,7 @@ def no_connection(request: Any) -> Exception:
 def test_an_error_of_python_with_fields_of_its_own_is_replaced(
     way: Way, make: Callable[[Any], Exception], text: str
 ) -> None:
-    """What they hold cannot be told, nor be cleared."""
+    """What they hold can be neither known nor cleared."""
     error = failure(way, made(way, raiser(make)))
     assert type(error) is AzureError
     assert str(error).startswith(f"Entra token exchange failed: {text}")
@@ -440,7 +440,7 @@ def test_an_error_of_python_with_fields_of_its_own_is_replaced(
 
 
 def test_an_error_without_a_text_is_kept(way: Way) -> None:
-    """A mistake in its class is for its author to see."""
+    """A mistake in its class is shown to its author."""
 
     class MuteError(Exception):
         def __str__(self) -> str:
@@ -478,7 +478,7 @@ def test_an_interrupt_is_never_replaced() -> None:
 
 
 def test_a_note_can_be_added(way: Way) -> None:
-    """Those that there were are gone."""
+    """Those that it had are gone."""
     error = failure(way, made(way, raiser(TransportError)))
     assert type(error) is TransportError
     assert not hasattr(error, "__notes__")
@@ -534,7 +534,7 @@ def assert_frames(error: BaseException, last: str) -> None:
 def test_claims_that_the_entra_credential_refuses_are_its_error(
     way: Way, fault: type[Exception]
 ) -> None:
-    """Not azure-core's, which leads to the response with the challenge, and from there on."""
+    """Not azure-core's, which refers to the response with the challenge, and so on."""
     refusal, cause = fault("no"), OSError("no cache")
     refusal.__cause__ = cause
     challenge = Answer(401, headers={"WWW-Authenticate": CHALLENGE})
@@ -692,7 +692,7 @@ def test_of_the_headers_those_stay_that_help(way: Way, status: int) -> None:
 def test_an_answer_s_header_that_repeats_the_token_is_not_logged(
     way: Way, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """azure-core logs a challenge, among others; what repeats nothing is logged as ever."""
+    """azure-core logs a challenge, among others; a header that repeats nothing is still logged."""
     caplog.set_level(logging.DEBUG, logger="azure.core")
     headers = {
         "WWW-Authenticate": f"Bearer realm={TOKEN[9:]}",
@@ -725,6 +725,6 @@ def test_no_redirect_of_a_user_s_policy_carries_the_token_away(
     transport = way.Transport(Answer(307, "", {"Location": to}))
     error = failure(way, made(way, transport=transport, **{place: [way.RedirectPolicy()]}))
     assert type(error) is ClientAuthenticationError
-    assert "which alone may have the credential" in str(error) or "plain http" in str(error)
+    assert "may not receive the credential" in str(error) or "plain http" in str(error)
     assert len(transport.sent) == 1
     assert_clean(error)

@@ -91,7 +91,7 @@ def complaints(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
 
 
 def test_coroutines_share_one_refresh_beside_a_heartbeat(clock: Clock, waiting: Waiting) -> None:
-    """One call for all who meet an expired token, and the loop goes on turning."""
+    """There is one call for all who find an expired token, and the loop keeps running."""
     credential_type, counted = waiting
     issuer = Issuer(wall=clock.wall)
     issuer.hold()
@@ -146,7 +146,7 @@ def test_eager_tasks_make_no_difference(clock: Clock, kind: str) -> None:
 def test_nobody_waits_for_a_slow_refresh_of_a_valid_token(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who started the refresh waits a while and goes on with the token, others at once."""
+    """Whoever started the refresh waits a while and continues with the token, others at once."""
     monkeypatch.setattr(rules, "PATIENCE_SECONDS", 0.05)
     first, fresh = make_token(clock.wall() + 200), make_token(clock.wall() + 3_600)
     issuer = Issuer(fresh)
@@ -174,7 +174,7 @@ def test_nobody_waits_for_a_slow_refresh_of_a_valid_token(
 @pytest.mark.usefixtures("short_refreshes")
 @pytest.mark.parametrize("stubborn", [False, True])
 def test_a_refresh_that_hangs_is_given_up(stubborn: bool) -> None:
-    """It is cancelled, even if it does not end then, and the next caller starts anew."""
+    """It is cancelled, even if it does not end then, and the next caller starts again."""
     cancelled = threading.Event()
 
     async def hang() -> None:
@@ -233,7 +233,7 @@ def test_a_refresher_that_turns_its_cancellation_into_an_error_is_heard_no_more(
 
 @pytest.mark.parametrize("error", [asyncio.TimeoutError(), TimeoutError("of its own")])
 def test_a_time_out_of_the_refresher_is_its_own(error: Exception) -> None:
-    """A time-out that the refresher raised is not taken for that of the refresh."""
+    """A time-out that the refresher raised is not confused with that of the refresh."""
     credential = CommunicationTokenCredential(token_refresher=Issuer(error).issue)
     with pytest.raises(type(error)) as caught:
         run_async(credential.get_token())
@@ -248,7 +248,7 @@ def test_a_time_out_of_the_refresher_is_its_own(error: Exception) -> None:
 def test_a_waiter_on_another_loop_takes_over_from_an_interrupted_one(
     waiting: Waiting, kind: str, interrupt: type[BaseException]
 ) -> None:
-    """An interrupt ends its own loop; it is no failure for those who wait elsewhere."""
+    """An interrupt ends its own loop; it is not a failure for those who wait elsewhere."""
     credential_type, counted = waiting
     fresh = make_token(4_000_000_000)
     waiters: list[Call[AccessToken]] = []
@@ -272,7 +272,7 @@ def test_a_waiter_on_another_loop_takes_over_from_an_interrupted_one(
 def test_a_refresher_that_cancels_itself_has_failed(
     clock: Clock, error: type[BaseException]
 ) -> None:
-    """What is no Exception, raised by the refresher, is a failure and not a storm."""
+    """A BaseException that the refresher raises is a failure, and not a storm."""
     first = make_token(clock.wall() + 100)
     issuer = Issuer(error, error)
     credential_type = on_clock(CommunicationTokenCredential, clock)
@@ -495,9 +495,9 @@ def test_a_caller_is_told_though_the_credential_is_closed_before_it_waits(clock:
 def test_eight_loops_in_eight_threads_share_one_refresh(
     clock: Clock, waiting: Waiting, proactive: bool
 ) -> None:
-    """Fifty coroutines on each of eight loops meet an expired token: one call."""
+    """Fifty coroutines on each of eight loops find an expired token: one call."""
     credential_type, counted = waiting
-    clock.set_wall(time.time())  # which the loops' timers go by
+    clock.set_wall(time.time())  # which the loops' timers follow
     issuer = Issuer(wall=clock.wall)
     issuer.hold()
     credential = credential_type(
@@ -617,7 +617,7 @@ def test_a_loop_that_is_closed_in_the_middle_of_a_refresh_is_forgotten(
     clock: Clock, complaints: list[str], who: str
 ) -> None:
     """Neither the loop nor the lost refresh is kept; the next caller starts another."""
-    clock.set_wall(time.time())  # which the loops' timers go by
+    clock.set_wall(time.time())  # which the loops' timers follow
     fresh = make_token(clock.wall() + 3_600)
     issuer = Issuer(lambda: asyncio.sleep(3_600), fresh)
     credential = on_clock(CommunicationTokenCredential, clock)(
@@ -652,7 +652,7 @@ def test_a_loop_that_is_closed_in_the_middle_of_a_refresh_is_forgotten(
 
 def test_a_loop_that_has_stopped_refreshes_nothing_ahead(clock: Clock) -> None:
     """A proactive credential moves to the loop that uses it, if its own has stopped."""
-    clock.set_wall(time.time())  # which the loops' timers go by
+    clock.set_wall(time.time())  # which the loops' timers follow
     credential = on_clock(CommunicationTokenCredential, clock)(
         make_token(clock.wall() + 3_600), token_refresher=Issuer().issue, proactive_refresh=True
     )
@@ -879,7 +879,7 @@ def test_asyncio_in_its_debug_mode_shows_no_token(
 
     run_async(main())
     texts += [record.getMessage() for record in caplog.records]
-    caplog.clear()  # what asyncio has said is no complaint
+    caplog.clear()  # what asyncio has said is not a complaint
     assert issuer.calls == 4
     assert [text for text in texts if "took" in text and "_call" in text]
     assert [text for text in texts if "eyJ" in text] == []

@@ -1,8 +1,8 @@
 """Identifiers in the events of the service: Event Grid and Call Automation callbacks.
 
-The events are made up; their members and nesting are those that the service documents, as are the
-habits: ``kind`` beside the model or not, members beyond the model, ``null`` for models that do not
-apply, clouds in lower case.
+The events are made up; their members and nesting are those that the service documents, and so are
+their variations: ``kind`` next to the model or not, members beyond the model, ``null`` for models
+that do not apply, clouds in lower case.
 """
 
 import json

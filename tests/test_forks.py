@@ -1,7 +1,7 @@
 """Forks of a process whose background threads import, or refresh a token.
 
-A child that is forked while another thread imports a module waits for ever when it needs that
-module, for the thread that holds the module's lock is not there.
+A child that is forked while another thread imports a module waits forever when it needs that
+module, because the thread that holds the module's lock does not exist there.
 """
 
 import os

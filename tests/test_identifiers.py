@@ -208,15 +208,14 @@ TEAMS_EXTENSION = {"user_id": "u", "tenant_id": "t", "resource_id": "r"}
         (TeamsExtensionUserIdentifier, TEAMS_EXTENSION, {"cloud": 1}),
         (TeamsExtensionUserIdentifier, TEAMS_EXTENSION, {"raw_id": 1}),
         (UnknownIdentifier, {}, {"identifier": None}),
-        (identifier_from_raw_id, {}, {"raw_id": None}),
         (identifier_from_raw_id, {}, {"raw_id": b"8:acs:x"}),
-        (identifier_from_raw_id, {}, {"raw_id": PhoneNumberIdentifier("+1")}),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else value.__name__,
 )
 def test_wrong_type_is_named(make, arguments, wrong):
     """An argument of the wrong type is a TypeError that names it."""
-    with pytest.raises(TypeError, match=rf"^{next(iter(wrong))} must be a (str|bool), not \w+$"):
+    name = next(iter(wrong))
+    with pytest.raises(TypeError, match=rf"^{name} must be a (str|bool), not \w+(: [ \w?]+)?$"):
         make(**(arguments | wrong))
 
 
@@ -376,7 +375,7 @@ def test_str_subclass_is_kept_as_plain_text():
 
 
 class OtherIdentifier:
-    """What a sibling package may have: an identifier class of its own."""
+    """What a sibling package may have: its own identifier class."""
 
     kind = "phone_number"
 
@@ -496,7 +495,7 @@ ALIKE = {"I": "\N{LATIN SMALL LETTER DOTLESS I}", "S": "\N{LATIN SMALL LETTER LO
 @pytest.mark.parametrize("enum", [CommunicationIdentifierKind, CommunicationCloudEnvironment])
 @pytest.mark.parametrize(("letter", "other"), ALIKE.items())
 def test_letters_that_only_look_alike_are_not_taken(enum, letter, other):
-    """Some letters that are no ASCII have an ASCII capital; they do not make a member's name."""
+    """Some letters outside ASCII have an ASCII capital; they are not part of a member's name."""
     assert other.upper() == letter
     for member in enum:
         name = member.name.replace(letter, other)

@@ -145,12 +145,12 @@ def test_identifiers_of_the_sdks():
         (5, "expected an identifier, a raw id or its JSON, not int"),
         (None, "expected an identifier, a raw id or its JSON, not NoneType"),
         (PhoneNumberIdentifier, "expected an identifier, a raw id or its JSON, not type"),
-        ({}, "has the member rawId"),
+        ({}, "must have the member rawId"),
         ({"phoneNumber": {}}, "the member phoneNumber.value is missing"),
     ],
 )
 def test_invalid_input_is_a_validation_error(annotation, value, message):
-    """What is no identifier is a validation error with our own message, never another error."""
+    """What is not an identifier is a validation error with our own message, never another error."""
     with pytest.raises(ValidationError, match=message):
         TypeAdapter(annotation).validate_python(value)
 

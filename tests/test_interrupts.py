@@ -1,4 +1,4 @@
-"""What an interrupt leaves behind, at whatever line it comes.
+"""What an interrupt leaves behind, whatever line it hits.
 
 An interrupt is what a signal handler raises, or what another thread sends to a thread. Each test
 repeats what one of those who use a credential does, once for each point at which it can be
@@ -80,8 +80,8 @@ def everywhere(request: pytest.FixtureRequest) -> Everywhere:
     """What plays a scenario for each point of what it yields, which is interrupted there."""
 
     def play(scenario: Callable[[], Steps], *, swallows: bool = False, passes: int = 2) -> None:
-        # On a thread of its own, for when a trace function raises in an except clause, what was
-        # handled there goes on being handled.
+        # On a thread of its own, because when a trace function raises in an except clause, what was
+        # handled there continues to be handled.
         call = Call(lambda: repeat(scenario, swallows, passes))
         request.node.user_properties.append(("points", call.value()))
 
@@ -145,7 +145,7 @@ class Scene:
         wait_until(lambda: waiting(self.credential) > 0)
 
     def check(self) -> None:
-        """Check that everybody goes on: those who wait, this thread, and the background."""
+        """Check that everything goes on: the waiters, this thread, and the background."""
         self.answers.clear()
         for other in self.others:
             other.join(PROMPTLY)
@@ -200,7 +200,7 @@ def test_waiter(
     everywhere: Everywhere,
     outcome: str,
 ) -> None:
-    """An interrupted waiter takes nobody with it, and its thread can refresh afterwards."""
+    """An interrupted waiter affects nobody else, and its thread can refresh afterwards."""
 
     def scenario() -> Steps:
         is_over: list[bool] = []
@@ -332,7 +332,7 @@ def test_the_background_after_invalidate_token(
     monkeypatch: pytest.MonkeyPatch,
     everywhere: Everywhere,
 ) -> None:
-    """If the token is gone, the background fetches another one at once, as ever."""
+    """If the token is gone, the background fetches another one at once, as usual."""
 
     def scenario() -> Steps:
         scene = Scene(monkeypatch, LIFE)
@@ -356,7 +356,7 @@ def test_constructor(
         hooks.clear()
         monkeypatch.setattr(sync_scheduler, "_has_hook", False)
         scene = Scene(monkeypatch, LIFE, clock)
-        # A scheduler of its own, whose threads are none.
+        # A scheduler of its own, which has no threads.
         monkeypatch.setattr(sync_scheduler, "_schedulers", {})
         yield scene.make
         scene.credential = scene.make()
@@ -412,7 +412,7 @@ class Due(Scene):
         return make_token(self.clock.wall() + LIFE)
 
     def is_refreshed(self) -> bool:
-        """Tell whether the present scheduler has refreshed the token within a minute."""
+        """Return whether the current scheduler has refreshed the token within a minute."""
         scheduler = sync_scheduler.scheduler(refresh_ahead)
         for _ in range(2):
             scheduler.run_due()
@@ -425,7 +425,7 @@ def test_scheduler_thread(
     monkeypatch: pytest.MonkeyPatch,
     everywhere: Everywhere,
 ) -> None:
-    """When an interrupt ends the thread, another one goes on with all that is armed."""
+    """When an interrupt ends the thread, another one continues with all that is armed."""
     before_it_began = 0
 
     def scenario() -> Steps:
@@ -582,7 +582,7 @@ class LoopScene:
         self.others.append(self.start(self.credential.get_token()))
 
     def check(self) -> None:
-        """Check that everybody goes on: those who wait, this loop, and the background."""
+        """Check that everything goes on: the waiters, this loop, and the background."""
         self.answers.clear()
         self.loop.call_soon(self.loop.stop)  # or what is left of the interrupted run would stop it
         self.loop.run_forever()
@@ -602,7 +602,7 @@ class LoopScene:
         self.end()
 
     def start(self, coroutine: Any) -> asyncio.Task[Any]:
-        """Start a task of the test's own."""
+        """Start a task for the test itself."""
         task = self.loop.create_task(coroutine)
         self.own.add(task)
         return task
@@ -614,7 +614,7 @@ class LoopScene:
         caller: asyncio.Task[Any] | None,
         cancelled: list[asyncio.Task[Any]],
     ) -> None:
-        """Cancel tasks so many iterations of the loop from now, and note which."""
+        """Cancel tasks a number of loop iterations from now, and record which."""
 
         def cancel(left: int) -> None:
             if left:
@@ -645,7 +645,7 @@ class LoopScene:
         if tasks:
             self.run(lambda: asyncio.wait(tasks))
         self.loop.close()
-        # Not those of the test's own tasks, whose errors nobody looks at.
+        # Not those of the test's own tasks, whose errors are not checked.
         assert [text for text in self.complaints if "azure/communication/common" in text] == []
 
 

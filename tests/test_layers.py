@@ -19,7 +19,7 @@ LAYERS = {
         "aio._credential", "aio._entra", "aio._policies", "aio._scheduler",
     ],
     "state": ["_cache", "_schedule"],
-    "rules": ["_refresh", "_exchange", "_bearer", "_hmac", "_serialization"],
+    "rules": ["_refresh", "_errors", "_exchange", "_bearer", "_hmac", "_serialization"],
     "values": ["_identifiers", "_token", "_connection", "_arguments", "_version"],
 }  # fmt: skip
 RANKS = {name: rank for rank, names in enumerate(LAYERS.values()) for name in names}

@@ -63,7 +63,7 @@ def clock() -> Clock:
 
 
 class Owner:
-    """A client that makes its own credential, whose refresher is a method of the client's."""
+    """A client that makes its own credential, whose refresher is a method of the client."""
 
     def __init__(self, way: Way, clock: Clock, **options: Any) -> None:
         self.issuer = Issuer(wall=clock.wall)
@@ -147,7 +147,7 @@ def test_a_client_with_its_credential_and_its_method_is_collected(
     use: str,
     proactive: bool,
 ) -> None:
-    """A refresher that is a method of the owner makes a circle, and nothing else holds it."""
+    """A refresher that is a method of the owner makes a cycle, and nothing else holds it."""
     scheduler = manual_scheduler(monkeypatch, clock)
     caplog.set_level(logging.CRITICAL)  # or a record would keep a failure with its traceback
 
@@ -200,7 +200,7 @@ def test_a_dropped_credential_with_a_refresh_under_way_is_collected_after_it(
 
 
 def test_an_aio_refresh_under_way_ends_for_a_credential_that_was_dropped(clock: Clock) -> None:
-    """On a loop a refresh goes on without anybody who waits, and then lets go."""
+    """On a loop, a refresh goes on without any waiter, and then releases everything."""
     issuer = Issuer(wall=clock.wall)
     issuer.hold()
 
@@ -224,12 +224,12 @@ def test_an_aio_refresh_under_way_ends_for_a_credential_that_was_dropped(clock: 
 
 
 class Down(Exception):
-    """What the refresher raises; the circles that lead to one are of the package's making."""
+    """What the refresher raises; any reference cycle that holds one is made by the package."""
 
 
 @pytest.fixture
 def left_behind() -> Iterator[Callable[[], list[object]]]:
-    """A function that returns what the collector finds of the refreshes from now on.
+    """Return a function that returns what the collector finds of later refreshes.
 
     Other tests' threads may end meanwhile, and leave their schedulers.
     """
@@ -273,7 +273,7 @@ def test_a_refresh_leaves_nothing_for_the_collector(
     valid: bool,
 ) -> None:
     """Not for its leader, for those who wait, in a hold or for claims: there is no cycle."""
-    caplog.set_level(logging.CRITICAL)  # or a record would keep the error and what leads to it
+    caplog.set_level(logging.CRITICAL)  # or a record would keep the error and what it refers to
     credential_type, counted = count_waiting(on_clock(way.Credential, clock))
     issuer = Issuer(*[OUTCOMES[result]] * 10)
     credential = credential_type(
@@ -465,7 +465,7 @@ def test_an_error_of_the_package_knows_nothing_of_what_its_caller_handles(
 
 @pytest.mark.parametrize("result", ["expired", "refused", "in a text"])
 def test_an_unusable_token_is_forgotten(way: Way, clock: Clock, result: str) -> None:
-    """Neither the credential nor the error that says so leads to it."""
+    """Neither the credential nor the error that says so refers to it."""
     token = make_token(clock.wall() + (-1 if result == "expired" else 3_600))
     digest = hash(token)
     texts = [f"Bearer {token}" if result == "in a text" else token]
@@ -531,7 +531,7 @@ def test_what_a_refresh_has_touched_does_not_lead_to_the_token_after_close(
 
 
 def texts_in(root: object) -> set[int]:
-    """Return the hashes of the texts that an object leads to."""
+    """Return the hashes of the texts that an object refers to, directly or not."""
     return {hash(thing) for thing in reachable(root) if isinstance(thing, str)}
 
 

@@ -1,4 +1,4 @@
-"""What users meet before any of the code: names, versions, and what an import costs.
+"""What users see before any of the code: names, versions, and the cost of an import.
 
 ``tests/packaging`` has what is checked of wheel and sdist where they are built.
 """
@@ -150,7 +150,7 @@ def test_unknown_name(module: ModuleType) -> None:
 
 
 def test_asynchronous_names_are_the_synchronous_ones() -> None:
-    """Who changes to ``aio`` changes an import: the classes differ, the signing policy is one."""
+    """Changing to ``aio`` changes an import: the classes differ, the signing policy is the same."""
     assert set(aio.__all__) < set(common.__all__)
     assert aio.HMACCredentialsPolicy is common.HMACCredentialsPolicy
     for module in (common, aio):
@@ -169,7 +169,7 @@ def test_asynchronous_names_are_the_synchronous_ones() -> None:
     ],
 )
 def test_the_namespace_is_shared_with_siblings(order: str) -> None:
-    """A Communication library imports before ours as well as after it."""
+    """A Communication library can be imported before ours and after it."""
     check = (
         f"import sys, importlib\nfor name in {order.split()}: importlib.import_module(name)\n"
         "import azure, azure.communication\n"

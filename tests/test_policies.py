@@ -110,7 +110,7 @@ def refreshed(way: Way, issuer: Callable[[], Any], **options: Any) -> Any:
 
 
 class Foreign:
-    """A credential that is not ours: it returns its tokens in turn, and the last one forever.
+    """A credential of another package: it returns its tokens in turn, and the last one forever.
 
     ``asked`` has the scopes and options of each call.
     """
@@ -185,12 +185,7 @@ def test_the_policy_is_one_of_azure_cores_kind() -> None:
         (ENDPOINT, "not base64", ValueError, "credential is not a base64 access key"),
         (ENDPOINT, AzureKeyCredential("secret"), ValueError, "credential is not a base64 access"),
         (ENDPOINT, ENDPOINT, ValueError, "credential is an endpoint, not an access key"),
-        (ENDPOINT, f"endpoint=h;accesskey={KEY}", ValueError, "credential is a connection string"),
-        (KEY, ENDPOINT, ValueError, "endpoint looks like an access key"),
-        (f"endpoint=h;accesskey={KEY}", KEY, ValueError, "endpoint is a connection string"),
         (ENDPOINT.encode(), KEY, TypeError, "endpoint must be a str, not bytes: decode it"),
-        ("contoso", KEY, ValueError, "endpoint must be https://"),
-        ("http://contoso.com", KEY, ValueError, "endpoint must be https://"),
         ("http://contoso.com", Foreign("one"), ValueError, "endpoint must be https://"),
         (ENDPOINT + "/path", Foreign("one"), ValueError, "endpoint must be https://"),
         (None, KEY, TypeError, "endpoint must be a str, not NoneType"),
@@ -207,15 +202,6 @@ def test_other_arguments_are_refused(
     assert "secret" not in message_
     assert KEY not in message_
     assert len(message_) < 200
-
-
-def test_the_synchronous_function_takes_no_async_credential() -> None:
-    """A pipeline that cannot await would send the ``repr`` of a coroutine."""
-    credential = aio.CommunicationTokenCredential(make_token(time.time() + 60))
-    with pytest.raises(
-        TypeError, match=r"credential is an async .* azure\.communication\.common\.a"
-    ):
-        get_authentication_policy(ENDPOINT, credential)  # type: ignore[call-overload]
 
 
 # --- A token that is refused
@@ -247,7 +233,7 @@ def test_a_second_401_is_the_callers(way: Way) -> None:
 
 
 def test_a_static_token_is_not_sent_again(way: Way) -> None:
-    """There is no other; every request gives its 401 back."""
+    """There is no other; every request returns its 401."""
     scene = Scene(way, way.Credential(make_token(time.time() + 3600)), default=Answer(401))
     assert scene.send() == 401
     assert scene.send() == 401
@@ -272,7 +258,7 @@ def test_another_credential_with_the_same_token_is_no_reason_to_send_again(way: 
 
 
 def test_a_401_that_was_not_about_the_token_is_forgotten(way: Way) -> None:
-    """Once the token is accepted, the policy goes on with it and need not ask each time."""
+    """Once the token is accepted, the policy continues with it and need not ask each time."""
     credential = Foreign("one")
     scene = Scene(way, way.twin(credential), Answer(401))
     statuses = [scene.send() for _ in range(4)]
@@ -349,7 +335,7 @@ def reachable(root: object) -> list[str]:
 
 
 def test_the_policy_keeps_no_token_of_a_credential_that_keeps_it(way: Way) -> None:
-    """After ``close``, none can be reached from it."""
+    """After ``close``, no token can be reached from it."""
     scene = Scene(way, refreshed(way, Issuer()))
     policy = way.get_policy(ENDPOINT, scene.credential)
     client = way.Client(ENDPOINT, policies=[policy], transport=scene.transport)
@@ -517,7 +503,7 @@ class Watched:
 
 
 def test_a_401_of_another_thread_comes_at_any_time() -> None:
-    """Also between the look at the token that the policy keeps and its use.
+    """Also between the check of the token that the policy keeps and its use.
 
     azure-core's own policy drops its token after a 401, and would then find none.
     """
@@ -677,7 +663,7 @@ def test_bodies_that_are_gone_only_cost_the_token(
 
 
 def test_each_retry_may_replace_its_token(way: Way) -> None:
-    """The policy stands behind the retry policy, so a retry is authorized afresh."""
+    """The policy comes after the retry policy, so a retry is authorized again."""
     scene = Scene(way, refreshed(way, Issuer()), Answer(503), Answer(401), Answer(503))
     assert scene.send() == 200
     assert scene.tokens == ["T1", "T1", "T2", "T2"]
@@ -714,7 +700,7 @@ def test_our_credential_answers_a_claims_challenge_with_a_new_token(way: Way) ->
 
 @answers_claims_challenges
 def test_claims_that_cannot_be_had_are_the_callers_business(way: Way) -> None:
-    """Someone may have to sign in anew; the error leads to the 401, as azure-core's does."""
+    """Someone may have to sign in again; the error refers to the 401, as azure-core's does."""
     issuer = Issuer(make_token(time.time() + 3600), PermissionError("sign in"))
     scene = Scene(way, refreshed(way, issuer))
     scene.service.challenge = 'Bearer error="insufficient_claims", claims="eyJhIjoxfQ"'
@@ -807,19 +793,19 @@ def test_the_token_is_authorized_for_no_other_place_by_hand(way: Way) -> None:
     policy = way.get_policy(ENDPOINT, refreshed(way, Issuer()))
     request = PipelineRequest(HttpRequest("GET", "https://evil.example/"), PipelineContext(None))
     for function in (policy.on_request, policy.authorize_request):
-        with pytest.raises(ClientAuthenticationError, match="goes to another host"):
+        with pytest.raises(ClientAuthenticationError, match="goes to a host that may not receive"):
             way.call(function, request)
     challenge: Any = PipelineResponse(request.http_request, Answer(401, headers=CLAIMS), None)
     if "get_challenge_parameter" in vars(core_policies._utils):
         challenge.http_response = SimpleNamespace(headers=CLAIMS)
-        with pytest.raises(ClientAuthenticationError, match="goes to another host"):
+        with pytest.raises(ClientAuthenticationError, match="goes to a host that may not receive"):
             way.call(policy.on_challenge, request, challenge)
     assert "Authorization" not in request.http_request.headers
 
 
 @answers_claims_challenges
 def test_a_challenge_from_elsewhere_gets_no_entra_token(way: Way) -> None:
-    """A hook of the user's may send an exchange elsewhere; claims are not answered there."""
+    """A custom hook may send an exchange elsewhere; claims are not answered there."""
 
     def rewrite(request: Any) -> None:
         request.http_request.url = "https://evil.example/"
@@ -862,7 +848,7 @@ def test_no_other_host_than_the_further_ones_gets_it(way: Way, credential: str, 
     policy = way.get_policy(ENDPOINT, key, additional_hosts=[".asm.skype.com"])
     transport = way.Transport()
     client = way.Client(ENDPOINT, policies=[policy], transport=transport)
-    with pytest.raises(ClientAuthenticationError, match="and additional_hosts, which alone"):
+    with pytest.raises(ClientAuthenticationError, match="and additional_hosts: check its URL"):
         way.call(client.send_request, HttpRequest("GET", f"https://{host}/a"))
     assert transport.sent == []
 
@@ -878,7 +864,7 @@ def test_further_hosts_are_checked_at_construction(way: Way, credential: str) ->
 
 @pytest.mark.parametrize("instead", [None, "Basic abc"])
 def test_a_401_without_our_token_is_no_reason_to_refresh(way: Way, instead: str | None) -> None:
-    """A policy behind ours may have taken it away, as azure-core's does after a redirect."""
+    """A later policy may have removed it, as azure-core's does after a redirect."""
 
     class Takes(SansIOHTTPPolicy[Any, Any]):
         def on_request(self, request: Any) -> None:

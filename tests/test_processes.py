@@ -47,7 +47,7 @@ def in_child(function: Callable[[], T]) -> T:
     """Fork, call a function in the child, and return in the parent what it returned there."""
     reader, writer = os.pipe()
     with warnings.catch_warnings():
-        # Python 3.12 and newer warn of forks beside threads, which are the subject here.
+        # Python 3.12 and newer warn about forks beside threads, which are the subject here.
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if not child:
@@ -94,7 +94,7 @@ def forking(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture(autouse=True)
 def schedulers(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> dict[int, Any]:
-    """Have each process make a scheduler that goes by the clock, with threads as ever."""
+    """Have each process make a scheduler that follows the clock, with real threads."""
     fresh: dict[int, Any] = {}
     monkeypatch.setattr(sync_scheduler, "_schedulers", fresh)
     monkeypatch.setattr(
@@ -403,7 +403,7 @@ def run(code: str, *arguments: str) -> str:
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_a_credential_is_made_in_each_process(tmp_path: Path, method: str) -> None:
-    """Handing one on is refused with the remedy; one that is made there works."""
+    """Passing one on is refused with a remedy; one that is created there works."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     assert run(str(script), method).splitlines() == [

@@ -1,4 +1,4 @@
-"""The heap of due times: who comes up when, and who makes room for whom."""
+"""The heap of due times: what is due when, and what makes room for what."""
 
 import random
 import weakref
@@ -28,7 +28,7 @@ def add(schedule: Schedule, item: Item) -> Item:
 
 
 def popped(schedule: Schedule, **limit: int) -> list[Any]:
-    """Return the items that are due, which are not to come up again, and disarm them."""
+    """Return the items that are due, and disarm them so that they are not due again."""
     items = [reference() for reference in schedule.pop_due(**limit)]
     for item in items:
         if item is not None:
@@ -156,7 +156,7 @@ def test_void_entries_are_swept_out_when_they_are_more_than_half(
 
 
 def test_the_heap_stays_within_twice_its_live_entries(clock: Clock, schedule: Schedule) -> None:
-    """Items that are armed anew all the time, as their callers refresh them, do not fill it."""
+    """Items that are re-armed all the time, as their callers refresh them, do not fill it."""
     items = [Item(clock, HOUR) for _ in range(100)]
     for nth in range(5_000):
         add(schedule, items[nth % 100])
@@ -165,7 +165,7 @@ def test_the_heap_stays_within_twice_its_live_entries(clock: Clock, schedule: Sc
 
 
 def due_per_ten_seconds(clock: Clock, schedule: Schedule) -> Counter[int]:
-    """Let time pass until all items have come up, and count how many did in each ten seconds."""
+    """Let time pass until all items have been due, and count how many were in each ten seconds."""
     counts: Counter[int] = Counter()
     while len(schedule):
         counts[int(clock.wall()) // 10] += len(popped(schedule))
@@ -230,7 +230,7 @@ def test_a_due_time_that_cannot_move_is_kept(clock: Clock, schedule: Schedule) -
 def test_items_that_are_gone_make_room_for_others(
     clock: Clock, schedule: Schedule, how: str
 ) -> None:
-    """A newcomer is on time once those that filled its ten seconds have come up or been swept."""
+    """A new item is on time once those that filled its ten seconds have been due or been swept."""
     clock.set_wall(clock.wall() // 10 * 10)
     items = [add(schedule, Item(clock, 15)) for _ in range(100)]
     if how == "come up":
@@ -285,7 +285,7 @@ def test_a_clock_that_is_set_back_again_delays_nothing(clock: Clock, schedule: S
 
 
 def test_a_clock_that_is_set_back_delays_nothing(clock: Clock, schedule: Schedule) -> None:
-    """What is due in an hour is due in an hour, by the clock that nobody sets."""
+    """What is due in an hour is due in an hour, by the clock that is never set."""
     first, second = add(schedule, Item(clock, HOUR)), add(schedule, Item(clock, HOUR + 1))
     clock.set_wall(clock.wall() - 5 * HOUR)
     assert popped(schedule) == []

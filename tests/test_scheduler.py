@@ -42,7 +42,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadWatch]:
-    """Watch the threads that the test starts; they end soon, for they are idle for a moment."""
+    """Watch the threads that the test starts; they end soon, as they idle only for a moment."""
     monkeypatch.setattr(sync_scheduler, "IDLE_SECONDS", 0.01)
     monkeypatch.setattr(schedule_module, "LONGEST_SLEEP_SECONDS", 0.01)
     watch = ThreadWatch()
@@ -364,7 +364,7 @@ def test_an_item_never_queues_behind_one_that_hangs(
 def test_a_worker_calls_for_another_when_it_leaves_work_behind(
     clock: Clock, threads: ThreadWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may have been taken for idle when the work came."""
+    """It may have been counted as idle when the work came."""
     gate, calls, asked = threading.Event(), Tally(), Tally()
     log: list[str] = []
     workers = Workers(refresh, asked.count)
@@ -478,7 +478,7 @@ def test_an_item_that_hangs_costs_one_worker(clock: Clock, threads: ThreadWatch)
 def test_an_item_that_raises_costs_no_worker(
     clock: Clock, threads: ThreadWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A log handler of the user's that fails in a refresh is reported, and the worker goes on."""
+    """A custom log handler that fails in a refresh is reported, and the worker goes on."""
     reports: list[Any] = []
     monkeypatch.setattr(threading, "excepthook", reports.append)
     called = threading.Event()
@@ -558,9 +558,8 @@ def test_the_background_ends_where_threads_are_replaced_after_it_has_begun(
         pass
 
     remedy = (
-        "threads have been replaced (as gevent does) since the first credential with "
-        "proactive_refresh was made: call gevent.monkey.patch_all(), or what corresponds to it, "
-        "before that"
+        "threading was patched, as gevent does, after the first credential with proactive_refresh "
+        "was created: call gevent.monkey.patch_all(), or its equivalent, before that"
     )
     monkeypatch.setattr(sync_scheduler, "_schedulers", {})
     item: Any = Item(clock, HOUR)
@@ -642,7 +641,7 @@ def test_a_timer_refreshes_what_is_due(clock: Clock) -> None:
 
 
 def test_a_loop_looks_again_within_thirty_seconds_of_its_own_time(clock: Clock) -> None:
-    """A suspended machine stops the loop's clock, which tells nobody that it goes on."""
+    """A suspended machine stops the loop's clock, which does not say when it resumes."""
     calls = Tally()
 
     async def main() -> None:

@@ -35,7 +35,7 @@ from fake_transport import WAYS, Answer, FakeResponse, Way
 from scaffolding import cache_of, run_async
 
 ENDPOINT = "https://contoso.communication.azure.com"
-EVERY = 16  # so many characters of a secret in a row are too many
+EVERY = 16  # this many consecutive characters of a secret are too many
 MEMBERS = ["inner_exception", "exc_value", "response", "model", "error", "request", "reason"]
 
 _serials = itertools.count(1)
@@ -98,7 +98,7 @@ class Stage:
         return result
 
     def issuer(self, *script: Any) -> Callable[[], Any]:
-        """Return a refresher that returns or raises one after another, and the last for ever."""
+        """Return a refresher that returns or raises one after another, and the last forever."""
         steps = list(script)
         self.own.append(steps)
 
@@ -226,7 +226,7 @@ def http_error(stage: Stage) -> Exception:
     answer = Answer(500, {"token": stage.token()}, {"Retry-After": "1", "X": stage.token()})
     response: Any = FakeResponse(request, answer)
     error = HttpResponseError("the issuer is down", response)
-    stage.own += [error, response]  # it is the user's, and theirs to see
+    stage.own += [error, response]  # it belongs to the user, who may see it
     return error
 
 

@@ -161,7 +161,7 @@ def test_a_waiter_takes_over_from_an_interrupted_leader(
     waiting: tuple[type[CommunicationTokenCredential], Tally],
     interrupt: type[BaseException],
 ) -> None:
-    """The leader leaves with its own exception, which is no failure for the others."""
+    """The leader leaves with its own exception, which is not a failure for the others."""
     credential_type, counted = waiting
     issuer = Issuer(interrupt, wall=clock.wall)
     issuer.hold()
@@ -428,7 +428,7 @@ def test_a_log_handler_may_make_a_credential_while_no_thread_can_be_had(
 def test_a_finalizer_may_use_the_credential_at_any_point(
     clock: Clock, waiting: tuple[type[CommunicationTokenCredential], Tally], role: str, act: str
 ) -> None:
-    """A finalizer that the collector runs on a caller's thread, wherever, is no hang."""
+    """A finalizer that the collector runs on a caller's thread, at any point, does not hang."""
     credential_type, counted = waiting
 
     def finalize() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jwt
 import pytest
-from azure.communication.common import CommunicationTokenCredential, _token, aio
+from azure.communication.common import _token
 from azure.communication.common._token import RedactedAccessToken, check_token_text, read_token
 from azure.core.credentials import AccessToken, AccessTokenInfo
 from hypothesis import given
@@ -58,7 +58,7 @@ def test_any_other_text_is_refused_with_the_remedy(case):
     """The error names the argument and says what to pass, and neither it nor its cause shows it."""
     with pytest.raises(ValueError, match=r"^token") as caught:
         read(case["token"])
-    assert "pass the bare JWT" in str(caught.value)
+    assert "use the " in str(caught.value)
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
     for secret in case["token"].split("."):
@@ -75,21 +75,21 @@ def encoded(value):
 
 
 @pytest.mark.parametrize("signature", ["", "x", "xxxxx", "c2ln", "c2ln==", "c2lnbg=", "_" * 41])
-def test_the_signature_is_not_looked_at(signature):
-    """It may be cut short, or no base64 at all: the service is the one to refuse it."""
+def test_the_signature_is_not_checked(signature):
+    """It may be cut short or not even base64: refusing it is up to the service."""
     token = with_segments({"alg": "RS256"}, {"exp": 4_102_444_800}, signature)
     assert read(token) == (token, 4_102_444_800)
 
 
 @pytest.mark.parametrize("header", [{"kid": 5}, {"crit": ["x"]}, {"b64": False}, {}])
 def test_the_header_is_not_judged(header):
-    """Whatever it says of the signature, the expiry is that of the claims."""
+    """Whatever it says about the signature, the expiry is that of the claims."""
     token = with_segments(header, {"exp": 4_102_444_800})
     assert read(token) == (token, 4_102_444_800)
 
 
 def test_an_assumed_lifetime_is_for_a_jwt_without_a_readable_exp_too():
-    """Whatever the reason, there is no better knowledge."""
+    """Whatever the reason, nothing better is known."""
     for claims in ({}, {"exp": "4102444800"}, {"exp": -1}):
         token = with_segments({}, claims)
         assert read(token, lifetime=30) == (token, 1_700_000_030)
@@ -115,10 +115,9 @@ def test_padding_is_read_in_every_segment_and_kept():
 @pytest.mark.parametrize(
     ("token", "problem"),
     [
-        ("", "is not a JWT (0 characters): pass the bare JWT, which is the 'token' part of"),
-        ("xyz", "is not a JWT (3 characters): pass the bare JWT, which is the 'token' part of"),
-        ("a.b.c", "is not a JWT (5 characters): pass the bare JWT"),
-        (with_segments(b"no JSON", {"exp": 10}), "is not a JWT (31 characters): pass the bare JWT"),
+        ("xyz", "is not a JWT (3 characters): use the bare JWT, which is the 'token' part of"),
+        ("a.b.c", "is not a JWT (5 characters): use the bare JWT"),
+        (with_segments(b"no JSON", {"exp": 10}), "is not a JWT (31 characters): use the bare JWT"),
         (with_segments([], {"exp": 10}), "is not a JWT"),
         (with_segments({}, b"[1]"), "is not a JWT"),
         (with_segments({}, b"[" * 100_000), "is not a JWT"),
@@ -128,14 +127,11 @@ def test_padding_is_read_in_every_segment_and_kept():
         ("'eyJ'", "without 'Bearer', quotes, spaces or line breaks"),
         ("eyJ\r\n", "without 'Bearer', quotes, spaces or line breaks"),
         (' {"token": "x"}', "the 'token' part of this response"),
-        ("endpoint=https://x/;accesskey=a2V5", "it is a connection string. Pass the bare JWT that"),
         ("AccessKey=a2V5;Endpoint=https://x/", "it is a connection string"),
-        ("a2V5" * 22, "it looks like an access key. Pass the bare JWT that CommunicationIdentity"),
         ("a2V5" * 21 + "a2U=", "it looks like an access key"),
-        (with_segments({}, {}), "its 'exp' claim is missing; pass the bare JWT"),
-        (with_segments({}, {"exp": "1"}), "its 'exp' claim must be Unix seconds, not str; pass"),
+        (with_segments({}, {"exp": "1"}), "its 'exp' claim must be Unix seconds, not str; use"),
         (with_segments({}, {"exp": True}), "its 'exp' claim must be Unix seconds, not bool"),
-        (with_segments({}, {"exp": 17e11}), "its 'exp' claim is out of range"),
+        (with_segments({}, {"exp": -1}), "its 'exp' claim is out of range for Unix seconds"),
     ],
 )
 def test_the_message_says_what_it_is_and_what_to_pass(token, problem):
@@ -151,8 +147,8 @@ def test_the_message_says_what_it_is_and_what_to_pass(token, problem):
 
 @pytest.mark.parametrize("text", ["", "Bearer abc", '"abc"', "ž", '{"token": "abc"}', "a b"])
 def test_nobody_is_told_to_set_what_is_set(text):
-    """With a lifetime given, the message does not ask for one."""
-    with pytest.raises(ValueError, match="pass the bare JWT") as caught:
+    """If a lifetime is given, the message does not ask for one."""
+    with pytest.raises(ValueError, match="use the bare JWT") as caught:
         read(text, lifetime=30)
     assert "undecodable_token_lifetime" not in str(caught.value)
 
@@ -165,11 +161,9 @@ def test_an_assumed_lifetime_admits_opaque_tokens(text):
     assert read(text, lifetime=30) == (text, 1_700_000_030)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "   ", "Bearer abc", '"abc"', "abc\n", '{"token": "abc"}', "ž"]
-)
+@pytest.mark.parametrize("text", ["   ", "Bearer abc", '"abc"', "abc\n", '{"token": "abc"}', "ž"])
 def test_what_no_header_can_carry_is_refused_even_so(text):
-    """A lifetime does not admit what is no token but something around one."""
+    """A lifetime does not make text around a token acceptable."""
     with pytest.raises(ValueError, match="is not a JWT"):
         read(text, lifetime=30)
 
@@ -203,7 +197,6 @@ def test_an_expiry_may_be_the_text_that_the_service_sent(kind):
     [
         (None, "is missing"),
         (True, "must be Unix seconds, not bool"),
-        (17e11, "is out of range"),
         ("9999-12-31T23:59:59-00:01", "must be Unix seconds, not str"),
     ],
 )
@@ -226,12 +219,8 @@ def test_an_access_token_that_no_header_can_carry_is_refused(text):
 @pytest.mark.parametrize(
     ("value", "remedy"),
     [
-        (None, ": does the function return the token?"),
         (5, ""),
-        (b"eyJ", ": decode it"),
         (bytearray(b"eyJ"), ": decode it"),
-        ({"token": "eyJ"}, ": use its 'token'"),
-        (("user", AccessToken("eyJ", 10)), ": use the element that holds the token"),
         (["eyJ"], ""),
         (object(), ""),
     ],
@@ -246,18 +235,6 @@ def test_another_type_is_refused_by_its_name(value, remedy):
             f"not {type(value).__name__}{remedy}"
         )
         assert len(str(caught.value)) < 200
-
-
-@pytest.mark.parametrize("mistake", [b"eyJ", {"token": "eyJ"}, None], ids=repr)
-@pytest.mark.parametrize(
-    "credential_type",
-    [CommunicationTokenCredential, aio.CommunicationTokenCredential],
-    ids=["sync", "aio"],
-)
-def test_mistakes_are_named_at_construction(credential_type, mistake):
-    """Both credentials read their token so."""
-    with pytest.raises(TypeError, match="token"):
-        credential_type(mistake)
 
 
 def test_the_token_of_an_access_token_must_be_text():
@@ -275,7 +252,7 @@ def test_the_token_of_an_access_token_must_be_text():
         ("eyJ\x7f", ValueError, "it must be printable ASCII"),
         ("eyJž", ValueError, "it must be printable ASCII"),
         ("eyJ\ud800", ValueError, "it must be printable ASCII"),
-        (None, TypeError, "it must be a str, not NoneType: does the function return the token?"),
+        (None, TypeError, "it must be a str, not NoneType: is it missing from the response?"),
         (b"eyJ", TypeError, "it must be a str, not bytes: decode it"),
         (5, TypeError, "it must be a str, not int"),
     ],
@@ -289,7 +266,7 @@ def test_what_no_header_can_carry_is_named_and_not_shown(token, error, message):
 
 
 def test_any_printable_ascii_is_header_text():
-    """What is no JWT may still be a token."""
+    """What is not a JWT may still be a token."""
     assert check_token_text("eyJ.x.y opaque~", "it") is None
 
 

@@ -12,8 +12,8 @@ from azure.core.exceptions import HttpResponseError
 def read_json(req: func.HttpRequest) -> Any:
     """Return the decoded body; None, which no function accepts, if it is not JSON.
 
-    JSON that is nested too deeply counts as none, and so does text that cannot be sent on: JSON can
-    express half of a surrogate pair, UTF-8 cannot.
+    JSON that is nested too deeply counts as malformed, and so does text that cannot be sent on:
+    JSON can express half of a surrogate pair, UTF-8 cannot.
     """
     try:
         value = req.get_json()
@@ -24,7 +24,7 @@ def read_json(req: func.HttpRequest) -> Any:
 
 
 def answer(status: int, **members: Any) -> func.HttpResponse:
-    """Answer with a JSON object that no cache keeps, for it may hold a token."""
+    """Answer with a JSON object that no cache keeps, because it may hold a token."""
     return func.HttpResponse(
         json.dumps(members),
         status_code=status,

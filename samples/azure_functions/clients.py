@@ -1,7 +1,7 @@
 """The settings, the credentials and the clients that all invocations of an instance share.
 
 The credentials are made when the app is loaded. The connections are made when they are first
-needed: azure-core then imports aiohttp or requests, which takes longer than all that stands here.
+needed: azure-core then imports aiohttp or requests, which takes longer than everything here.
 """
 
 import os
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 ENDPOINT, KEY = parse_client_arguments(os.environ["COMMUNICATION_SERVICES_CONNECTION_STRING"])
 SCOPES: list[Any] = ["chat"]
-# Three tries end within the 60 seconds that a refresh may take.
+# Three attempts end within the 60 seconds that a refresh may take.
 PATIENCE: dict[str, Any] = {"connection_timeout": 5, "read_timeout": 10, "retry_total": 2}
 
 # For type checkers, what the clients are given is Any: they take every identifier and credential,
@@ -61,7 +61,7 @@ sync_credential: Any = CommunicationTokenCredential(token_refresher=fetch_token_
 
 
 # One pool of connections serves all async invocations, another all sync ones. A client is made for
-# each invocation and not closed, for that would close the pool.
+# each invocation and not closed, because that would close the pool.
 
 
 @cache

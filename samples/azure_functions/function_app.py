@@ -91,7 +91,7 @@ def send_message_sync(req: func.HttpRequest) -> func.HttpResponse:
 def read_message(req: func.HttpRequest) -> tuple[str, str]:
     """Return the thread's id and the content of a message; what is not usable, as an empty text."""
     thread_id = req.route_params["thread_id"]
-    if not THREAD_ID.fullmatch(thread_id):  # in a URL, ".." would lead to another resource
+    if not THREAD_ID.fullmatch(thread_id):  # in a URL, ".." would reach another resource
         thread_id = ""
     match read_json(req):
         case {"content": str(content)}:
@@ -123,7 +123,7 @@ def on_event(event: func.EventGridEvent) -> None:
 
 
 def describe(participant: CommunicationIdentifier) -> str:
-    """Describe a participant for the log, which is no place for telephone numbers."""
+    """Describe a participant for the log, where telephone numbers do not belong."""
     match participant.kind:
         case CommunicationIdentifierKind.COMMUNICATION_USER:
             return f"the user {participant.raw_id}"

@@ -1,9 +1,9 @@
 """One program with the classes of azure-communication-chat, and again with those of this package.
 
-``before`` has everything from azure-communication-chat. ``after`` is what becomes of it: the import
-changes, a refresher may return the token alone, and what the client returned is told apart by its
-kind, for the client makes objects of its own classes. Both run against a stand-in for the service
-on this machine, and you see that they send the same::
+``before`` has everything from azure-communication-chat. ``after`` is the result: the import
+changes, a refresher may return the token alone, and what the client returned is distinguished by
+its kind, because the client makes objects of its own classes. Both run against a stand-in for the
+service on this machine, and you see that they send the same::
 
     python samples/migrate_from_shared/migrate.py
 """

@@ -69,7 +69,8 @@ BREAK_SECONDS = 30  # for which Redis is left alone after an error
 PROBE_SECONDS = 2  # for which, after that, one request tries it
 MAX_BYTES = 16384  # of a value; a token has two thousand
 
-# A value of another type or of any size is no error: it would end the use of Redis for all users.
+# A value of another type or of any size is not an error, which would end the use of Redis for all
+# users.
 READ = """
 local kind = redis.call('TYPE', KEYS[1]).ok
 if kind == 'none' then return false end
@@ -79,7 +80,7 @@ end
 redis.call('UNLINK', KEYS[1])
 return ''
 """
-# These two change no other value than the one that the caller has read.
+# These two only change the value that the caller has read.
 DROP = "if redis.pcall('GET', KEYS[1]) == ARGV[1] then redis.call('UNLINK', KEYS[1]) end"
 STORE = """
 local found = redis.pcall('GET', KEYS[1])
@@ -122,7 +123,7 @@ class Given(NamedTuple):
     refresh_on: float  # by the proactive window, which opens first
 
     def is_refused(self, asked_on: float) -> bool:
-        """Tell whether who asks for another one at that time does so because of a refusal."""
+        """Return whether a request for another one at that time is due to a refusal."""
         return asked_on < self.refresh_on
 
 
@@ -135,7 +136,7 @@ def refresh_on(expires_on: float, now: float, window: float) -> float:
 
 
 def is_answer(record: Record, given: Given | None, asked_on: float, now: float) -> bool:
-    """Tell whether a refresher, asked at some time, may return what it found in Redis now."""
+    """Return whether a refresher, asked at some time, may return what it found in Redis now."""
     if now >= record.refresh_on:
         return False
     if given is None:
@@ -167,7 +168,7 @@ def unseal(keys: MultiFernet, key: str, value: bytes) -> Record | None:
 
 
 def read_keys(keys: str) -> MultiFernet:
-    with suppress(ValueError):  # which is not to be the context of ours: it is about the key
+    with suppress(ValueError):  # which must not be the context of ours: it is about the key
         return MultiFernet([Fernet(key.strip()) for key in keys.split(",")])
     msg = "keys must be Fernet keys with commas between them; Fernet.generate_key() makes one"
     raise ValueError(msg)
@@ -206,7 +207,7 @@ class _Cache:
     def __init__(self, url: str, keys: str, *, timeout: float = 0.2, **options: Any) -> None:
         self._keys, self._timeout = read_keys(keys), timeout
         self._name_of = partial(name_of, keys)
-        # No retries, for one can do without Redis; RESP2, which connects in fewer round trips.
+        # No retries, because Redis is not essential; RESP2, which connects in fewer round trips.
         bounds = {"socket_timeout": timeout, "socket_connect_timeout": timeout, "retry": None}
         options = {**bounds, "protocol": 2, **options}
         self._client: Any = None
@@ -352,7 +353,7 @@ class SharedTokenCache(_Cache):
 class AsyncSharedTokenCache(_Cache):
     """The same for :class:`azure.communication.common.aio.CommunicationTokenCredential`.
 
-    One for each event loop, for redis-py's connections belong to one.
+    One for each event loop, because redis-py's connections belong to one.
     """
 
     _client_type = redis.asyncio.Redis

@@ -1,9 +1,10 @@
 """A Celery worker that sends chat messages for thousands of users.
 
-Celery forks its worker processes, and any of them may get any user's message. So each would issue a
-token for each user, again and again as it keeps but the credentials that it used last. So
-tokens are shared through the Redis that is there anyway, by ``samples/shared_token_cache``: one is
-issued for each user and period, however many processes there are.
+Celery forks its worker processes, and any of them may get any user's message. Each process would
+issue a token for each user, and again and again, as it keeps only the credentials that it used
+last. So tokens are shared through the Redis that is there anyway, by
+``samples/shared_token_cache``: one is issued for each user and period, however many processes there
+are.
 
 Nothing here connects to anything before the fork.
 """
@@ -51,7 +52,7 @@ def create_credential(raw_id: str) -> CommunicationTokenCredential:
     return CommunicationTokenCredential(token_refresher=tokens.refresher(raw_id, issue))
 
 
-# Few, for what is missing here is in Redis.
+# Few, because what is missing here is in Redis.
 credentials = UserCredentials(create_credential, size=100)
 
 

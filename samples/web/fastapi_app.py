@@ -30,7 +30,7 @@ from user_credentials import UserCredentials
 ENDPOINT, KEY = parse_client_arguments(os.environ["COMMUNICATION_SERVICES_CONNECTION_STRING"])
 # The user of Communication Services for each of your accounts; in production, from your database.
 USERS: dict[str, str] = json.loads(os.environ["COMMUNICATION_SERVICES_USERS"])
-# Three tries end within the 60 seconds that a refresh may take.
+# Three attempts end within the 60 seconds that a refresh may take.
 PATIENCE: dict[str, Any] = {"connection_timeout": 5, "read_timeout": 10, "retry_total": 2}
 
 
@@ -70,7 +70,7 @@ def signed_in(
 
 
 Credential = Annotated[Any, Depends(signed_in)]
-ThreadId = Annotated[str, Path(pattern=r"^19:[\w.@:=-]+$")]  # ".." would lead elsewhere
+ThreadId = Annotated[str, Path(pattern=r"^19:[\w.@:=-]+$")]  # ".." would reach something else
 
 
 class Message(BaseModel):

@@ -39,8 +39,8 @@ ENDPOINT, KEY = parse_client_arguments(os.environ["COMMUNICATION_SERVICES_CONNEC
 # The user of Communication Services for each of your accounts; in production, from your database.
 USERS: dict[str, str] = json.loads(os.environ["COMMUNICATION_SERVICES_USERS"])
 APP_USER: Any = CommunicationUserIdentifier(os.environ["COMMUNICATION_SERVICES_USER_ID"])
-THREAD_ID = re.compile(r"19:[\w.@:=-]+")  # in a URL, ".." would lead to another resource
-# Three tries end within the 60 seconds that a refresh may take.
+THREAD_ID = re.compile(r"19:[\w.@:=-]+")  # in a URL, ".." would reach another resource
+# Three attempts end within the 60 seconds that a refresh may take.
 PATIENCE: dict[str, Any] = {"connection_timeout": 5, "read_timeout": 10, "retry_total": 2}
 
 app = Flask(__name__)
@@ -57,7 +57,7 @@ app_credential = CommunicationTokenCredential(token_refresher=fetch_app_token)
 app_credential.get_token()  # with --preload, the token with which all workers start
 
 
-@cache  # threads that are first together may make one each; all work, and the last one stays
+@cache  # threads that come first may make one each; all of them work, and the last one stays
 def connections() -> RequestsTransport:
     """Return the connections of this process."""
     return RequestsTransport()

@@ -1,7 +1,7 @@
 """One credential for each of many users, of which a bounded number is kept.
 
 A back end that acts for many users needs one credential for each, or it would issue a token for
-each request. It cannot keep all of them for ever, either. This keeps those that were used last::
+each request. It cannot keep all of them forever, either. This keeps those that were used last::
 
     credentials = UserCredentials(create_credential, size=10_000)
     credential = credentials.get(user_id)
@@ -9,7 +9,7 @@ each request. It cannot keep all of them for ever, either. This keeps those that
 It works for the credentials of :mod:`azure.communication.common` and of its ``aio``, in threads, on
 an event loop and after a fork, since making a credential sends nothing.
 
-A credential that has to make room is not closed, for a request may be using it. It works until
+A credential that has to make room is not closed, because a request may be using it. It works until
 nobody holds it, and is then gone; if it refreshes proactively, that ends, too.
 """
 
@@ -33,7 +33,7 @@ class UserCredentials(Generic[C]):
 
     def __init__(self, create: Callable[[str], C], *, size: int) -> None:
         self._create = lru_cache(size)(create)
-        self._lock = Lock()  # or threads that are first together would make one each
+        self._lock = Lock()  # or threads that come first at the same time would make one each
 
     def get(self, user_id: str) -> C:
         """Return the credential of a user, the same one as long as it is kept."""

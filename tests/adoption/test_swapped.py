@@ -1,4 +1,4 @@
-"""The nine SDKs with their ``_shared`` folders replaced: what they are made of, send and return."""
+"""The nine SDKs with their ``_shared`` folders replaced: their classes, requests and results."""
 
 import ast
 from pathlib import Path
@@ -126,7 +126,9 @@ def detail(theirs: Any, ours: Any) -> str:
 
 
 def test_matrix(environment: Environment) -> None:
-    """The SDKs take our own objects beside those of their names, which are the same now."""
+    """The SDKs accept our own objects as well as those under their names, which are now the
+    same.
+    """
     run = environment.run(environment.swapped, ROOT / "tests" / "interop" / "matrix.py")
     assert run.returncode == 0, run.stderr
     outcomes = [line for line in run.stdout.splitlines() if "equal: " in line]

@@ -1,7 +1,7 @@
 """What the credentials do under gevent, eventlet, trio, uvloop, eager tasks and sub-interpreters.
 
-Each test runs a script of its own interpreter, for these libraries change a whole process. What
-they show is told in the README beside them.
+Each test runs its script in an interpreter of its own, because these libraries change a whole
+process. The README next to them says what they show.
 """
 
 import os
@@ -132,7 +132,7 @@ def test_patched_before_proactive_refresh(library: str, patched: str) -> None:
 
 @each_green
 def test_patched_after_proactive_refresh_has_begun(library: str) -> None:
-    """No other credential is armed; the one that is goes on on demand, and nobody hangs."""
+    """No other credential is armed; the one that is continues on demand, and nobody hangs."""
     need(library)
     output = run(
         START,
@@ -157,9 +157,9 @@ print("the hub went on:", max(gaps) < 0.2)
     )
     *lines, last = output.splitlines()
     assert last == "the hub went on: True"
-    assert "call gevent.monkey.patch_all(), or what corresponds to it, before that" in lines
+    assert "call gevent.monkey.patch_all(), or its equivalent, before that" in lines
     assert "another one: True" in lines
-    warning = "WARNING Proactive refresh is off: threads have been replaced (as gevent does) since"
+    warning = "WARNING Proactive refresh is off: threading was patched, as gevent does, after"
     assert any(line.startswith(warning) for line in lines)
 
 

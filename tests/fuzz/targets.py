@@ -35,7 +35,7 @@ def text_of(data: bytes) -> str:
 
 
 def refused(call: Callable[[], object], *secrets: str) -> bool:
-    """Tell whether a call raises one of the two errors that parsers may, and shows no secret."""
+    """Return whether a call raises one of the two errors that parsers may, and shows no secret."""
     try:
         call()
     except (TypeError, ValueError) as error:
@@ -48,7 +48,9 @@ def refused(call: Callable[[], object], *secrets: str) -> bool:
 
 
 def assert_hidden(error: BaseException, secrets: Iterable[str]) -> None:
-    """Check that neither an error nor what it leads to shows 16 characters in a row of a secret."""
+    """Check that neither an error nor what it refers to shows 16 characters in a row of a
+    secret.
+    """
     texts = []
     behind: BaseException | None = error
     while behind is not None:
@@ -137,7 +139,7 @@ def wire(data: bytes) -> None:
         assert type(again) is type(identifier)
         assert again.raw_id == identifier.raw_id
         assert serialize_identifier(again) | {"rawId": ""} == written | {"rawId": ""} or (
-            "phoneNumber" in written  # one that has no raw id says nothing of anonymity
+            "phoneNumber" in written  # one without a raw id says nothing about anonymity
         )
 
 

@@ -24,7 +24,7 @@ from azure.core.credentials_async import AsyncTokenCredential
 from interop.matrix import settle
 from scaffolding import Issuer, call_together, make_token, run_async, turn_until
 
-# Theirs ask the clock by what Python 3.12 deprecates.
+# Theirs read the clock in a way that Python 3.12 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:azure")
 
 HOUR = 3600
@@ -108,7 +108,7 @@ def test_expired_static_token(way):
 @by_credential
 @pytest.mark.parametrize("token", [5, b"a.b.c", ["a.b.c"]], ids=repr)
 def test_token_that_is_no_text(way, token):
-    """A token that is no ``str`` is a ``TypeError`` of the constructor."""
+    """A token that is not a ``str`` is a ``TypeError`` of the constructor."""
 
     async def main():
         with pytest.raises(TypeError):
@@ -120,7 +120,7 @@ def test_token_that_is_no_text(way, token):
 @by_credential
 @pytest.mark.parametrize("token", ["", "a", "a.b", "foo.bar.tar", "a..b"])
 def test_token_that_is_no_jwt(way, token):
-    """A text that is no JWT is a ``ValueError`` of the constructor."""
+    """A text that is not a JWT is a ``ValueError`` of the constructor."""
 
     async def main():
         with pytest.raises(ValueError, match=r"\w"):
@@ -208,7 +208,7 @@ def test_many_callers(way):
 
 @by_credential
 def test_context(way):
-    """``with`` gives the credential itself, and closing it again does no harm."""
+    """``with`` gives the credential itself, and closing it again has no effect."""
 
     async def main():
         async with AsyncExitStack() as stack:

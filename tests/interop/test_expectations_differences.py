@@ -32,7 +32,7 @@ from local_service import Answer as ServiceAnswer
 from local_service import LocalService
 from scaffolding import Clock, Issuer, make_token, on_clock
 
-# Theirs ask the clock by what Python 3.12 deprecates, and have names that are deprecated.
+# Theirs read the clock in a way that Python 3.12 deprecates, and have deprecated names.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:azure")
 
 GUIDE = Path(__file__).parents[2] / "samples" / "migrate_from_shared" / "README.md"
@@ -215,7 +215,7 @@ def tried(case: Callable[[], object]) -> str:
 
 
 def proactive(package: Any) -> bool:
-    """Tell whether a caller five minutes before the end runs the refresher."""
+    """Return whether a caller five minutes before the end runs the refresher."""
     callers: list[threading.Thread] = []
 
     def refresh() -> AccessToken:
@@ -242,7 +242,7 @@ def endpoints(package: Any) -> list[str]:
 
 
 class Wrapped(AsyncHttpTransport[Any, Any]):
-    """A transport that hands requests on to another one, as SDKs' clients do with theirs."""
+    """A transport that passes requests on to another one, as SDKs' clients do with theirs."""
 
     def __init__(self, transport: Any) -> None:
         self._transport = transport
@@ -719,7 +719,7 @@ def test_guide_has_the_imports() -> None:
 
 
 def test_guide_has_the_private_names() -> None:
-    """The guide tells of private names that there are, and of ours in their place."""
+    """The guide lists private names that exist, and ours in their place."""
     models = import_module("azure.communication.callautomation._shared.models")
     for name in dir(models):
         if name[0] != "_" and name.endswith(("Identifier", "Properties", "Kind", "Environment")):

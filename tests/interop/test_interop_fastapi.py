@@ -85,7 +85,7 @@ def test_body(body):
     ],
 )
 def test_wrong_body(body, place, message):
-    """What is no identifier, or one of another kind, is a 422 that names the place."""
+    """What is not an identifier, or is one of another kind, is a 422 that names the place."""
     response = request("POST", "/calls", json=body)
     assert response.status_code == 422
     error = response.json()["detail"][0]

@@ -1,4 +1,4 @@
-"""Our identifiers beside those of the published Communication SDKs."""
+"""Our identifiers next to those of the published Communication SDKs."""
 
 import importlib
 
@@ -131,7 +131,7 @@ def test_constructor_of_teams_extension_user(user_id, tenant_id, resource_id, cl
 
 @pytest.mark.parametrize("cloud", ["PUBLIC", "DOD", "GCCH"])
 def test_enum_members_are_interchangeable(cloud):
-    """Each side takes the other's cloud, and ours is the same text to theirs."""
+    """Each side accepts the other's cloud, and ours is the same text to theirs."""
     ours, their = (
         common.CommunicationCloudEnvironment[cloud],
         theirs.CommunicationCloudEnvironment[cloud],
@@ -154,7 +154,7 @@ def test_defaults():
 @pytest.mark.parametrize("package", PACKAGES)
 @pytest.mark.parametrize("raw_id", ["8:acs:r_u", "4:+1", "8:orgid:u", "28:dod:a", "8:future:x"])
 def test_every_package_knows_our_identifiers(package, raw_id):
-    """Each package's protocol and models take ours, and ours take theirs."""
+    """Each package's protocol and models accept ours, and ours accept theirs."""
     models = importlib.import_module(f"azure.communication.{package}._shared.models")
     ours, their = common.identifier_from_raw_id(raw_id), models.identifier_from_raw_id(raw_id)
     assert isinstance(ours, models.CommunicationIdentifier)

@@ -1,4 +1,4 @@
-"""The published Communication packages take our identifiers, credentials and policies for theirs.
+"""The published Communication packages accept our identifiers, credentials and policies.
 
 Run with ``-s``, the tests print the matrix, as ``python tests/interop/matrix.py`` does.
 """
@@ -75,7 +75,7 @@ INSTEAD = {
 
 @pytest.mark.parametrize("package", sorted(OTHERS))
 def test_packages_without_identifiers(package):
-    """A package that is not tried takes none, nor a user's credential, and its row says so."""
+    """A package that is not tried accepts none, nor a user's credential, and its row says so."""
     assert clients_of(package, aio=False)
     assert clients_of(package, aio=True)
     assert methods_with_identifiers(package) == set()

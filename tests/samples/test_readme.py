@@ -1,4 +1,4 @@
-"""Every Python block of the README, and of the migration guide, runs as it stands.
+"""Every Python block of the README, and of the migration guide, runs as it is.
 
 Each is a program of its own: it runs in an interpreter and an empty folder of its own, where the
 modules of ``samples/``, such as ``local_service``, can be imported.
@@ -75,5 +75,5 @@ def test_links(file: str) -> None:
 
 
 def test_the_readme_can_be_read_to_its_end() -> None:
-    """What goes into detail stands beside what it describes."""
+    """Details are documented next to what they describe."""
     assert len(TEXTS["README.md"].splitlines()) <= 350

@@ -105,14 +105,17 @@ def test_an_outage_with_expired_tokens() -> None:
 
 
 def test_an_outage_with_valid_tokens() -> None:
-    """All are kept until they expire, with a few tries each; then the tries are spread as well."""
+    """All are kept until they expire, with a few attempts each; then those are spread as well."""
     fleet = Fleet(MANY, DAY)
     fleet.arm()
     fleet.run(DAY - 5)
     assert fleet.valid() == MANY
     assert len(fleet.each) == MANY
     assert max(fleet.each.values()) <= 12
+    assert max(fleet.tries.values()) <= MOST_TRIES
+    fleet.tries.clear()
     fleet.run(60)
+    assert max(fleet.tries.values()) <= 2 * MOST_TRIES  # the first failure without a valid token
     fleet.tries.clear()
     fleet.run(HOUR)
     assert fleet.valid() == 0

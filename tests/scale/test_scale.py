@@ -264,7 +264,7 @@ def test_many_that_go_away_on_one_loop(clock: Clock) -> None:
 
 @pytest.fixture
 def threads(monkeypatch: pytest.MonkeyPatch) -> ThreadWatch:
-    """Watch the threads; they end soon, for seconds have become a hundred times shorter."""
+    """Watch the threads; they end soon, because seconds are a hundred times shorter here."""
     monkeypatch.setattr(sync_scheduler, "IDLE_SECONDS", 0.1)
     monkeypatch.setattr(schedule_module, "LONGEST_SLEEP_SECONDS", 0.3)
     return ThreadWatch()

@@ -1,7 +1,7 @@
 """The public surface as a type checker sees it. Checked by mypy and pyright, never run.
 
-Where an error is expected it is ignored by its code, and both checkers report an ignored error
-that is none.
+Where an error is expected it is ignored by its code, and both checkers report an error that is
+ignored without need.
 """
 # pyright: strict, reportUnnecessaryTypeIgnoreComment=true
 

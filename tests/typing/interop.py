@@ -1,7 +1,8 @@
 """Our classes as arguments of the published packages. Checked by mypy and pyright, never run.
 
 Where a package asks for a protocol, ours is taken as it is. Where it names a class of its own copy,
-a user writes ``type: ignore`` or ``cast``, and both checkers report an ignored error that is none.
+a user writes ``type: ignore`` or ``cast``, and both checkers report an error that is ignored
+without need.
 """
 # pyright: standard, reportUnnecessaryTypeIgnoreComment=true
 

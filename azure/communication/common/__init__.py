@@ -1,7 +1,7 @@
 """What every Azure Communication Services library needs: credential, identifiers, authentication.
 
-Each name below loads its module on first use, so that an application that only reads identifiers
-pays neither for azure-core nor for PyJWT when it starts.
+Each name below loads its module on first use, so an application that only reads identifiers loads
+neither azure-core nor PyJWT when it starts.
 """
 
 from importlib import import_module
@@ -60,7 +60,7 @@ __all__ = [
     "serialize_identifier",
 ]
 
-# Where the names live that are not identifiers; everything else in __all__ is one.
+# The modules of the names that are not identifiers; all others are in _identifiers.
 _MODULES = {
     "AzureCommunicationTokenCredential": "_sync._credential",
     "CommunicationTokenCredential": "_sync._credential",

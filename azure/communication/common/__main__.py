@@ -1,12 +1,13 @@
-"""What is in a token, and what a raw id stands for, on the command line.
+"""Describe a token or an identifier on the command line.
 
 ::
 
     echo "$TOKEN" | python -m azure.communication.common token
     python -m azure.communication.common identifier 4:+14255550123
 
-A token is read from standard input alone: other users of the machine see command lines. Neither it
-nor its signature is printed. The exit code is 1 if it would be refused.
+A token is read only from standard input, because other users of the machine can see command lines.
+Neither the token nor its signature is printed. The exit code is 1 if the credential or the service
+would refuse what was given.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from ._identifiers import identifier_from_raw_id
+from ._identifiers import UnknownIdentifier, identifier_from_raw_id
 from ._serialization import deserialize_identifier, serialize_identifier
 from ._token import UNDECODABLE_TOKEN_LIFETIME_SECONDS, decode_jwt, is_encrypted, read_token
 
@@ -26,18 +27,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m azure.communication.common",
-        description="Say what is in a Communication token, or what an identifier stands for.",
+        description="Describe a Communication token or an identifier.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    token = commands.add_parser("token", help="describe the token on standard input")
+    token = commands.add_parser(
+        "token",
+        help="describe the token on standard input",
+        description="Describe the token on standard input, and say why it would be refused.",
+        epilog='example: echo "$TOKEN" | python -m azure.communication.common token',
+    )
     identifier = commands.add_parser(
-        "identifier", help="describe a raw id, or an identifier's JSON"
+        "identifier",
+        help="describe a raw id, or an identifier's JSON",
+        description="Describe a raw id, or an identifier's JSON.",
+        epilog="example: python -m azure.communication.common identifier 4:+14255550123",
     )
     identifier.add_argument("identifier", metavar="RAW_ID|JSON")
     for command in (token, identifier):
         command.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(arguments)
     if options.command == "token":
+        if sys.stdin.isatty():
+            print(
+                "Paste the token and press Enter, then Ctrl-D (on Windows, Ctrl-Z and Enter):",
+                file=sys.stderr,
+            )
         text = sys.stdin.buffer.read().decode("utf-8-sig", "replace").strip()
         report = describe_token(text, time.time())
     else:
@@ -47,15 +61,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def describe_token(text: str, now: float) -> dict[str, Any]:
-    """Return what can be said about a token, and under ``problem`` why it would be refused."""
+    """Return what is known about a token; ``problem`` says why it would be refused."""
     if is_encrypted(text):
-        note = "only the service can read it; its life is taken to be "
-        return {"form": "JWE", "note": f"{note}{UNDECODABLE_TOKEN_LIFETIME_SECONDS} seconds"}
+        note = (
+            "encrypted, so only the service can read it; the credential assumes a lifetime of "
+            f"{UNDECODABLE_TOKEN_LIFETIME_SECONDS} seconds unless undecodable_token_lifetime is set"
+        )
+        return {"form": "JWE", "note": note}
     header_and_claims = decode_jwt(text)
     if header_and_claims is None:
-        report: dict[str, Any] = {"form": "opaque"}
+        report: dict[str, Any] = {"form": "not a JWT"}
     else:
-        report = {"form": "JWT", **_read_claims(header_and_claims[1], now)}
+        report = {"form": "JWT", "signature": "not checked; only the service can check it"}
+        report.update(_read_claims(header_and_claims[1], now))
     try:
         expires_on = read_token(text, now, None, "token").expires_on
     except ValueError as error:
@@ -63,9 +81,12 @@ def describe_token(text: str, now: float) -> dict[str, Any]:
     left = int(expires_on - now)
     report.update(expires=_moment(expires_on), secondsLeft=left)
     if left <= 0:
-        report["problem"] = f"it expired {timedelta(seconds=-left)} ago"
+        report["problem"] = f"the token expired {timedelta(seconds=-left)} ago: get a new one"
     elif "user" not in report and "audience" in report:
-        report["problem"] = "it is not a Communication token: exchange it, or ask for another scope"
+        report["problem"] = (
+            "it is not a Communication token, but one for the audience above: to exchange it, pass "
+            "its credential as token_credential, with resource_endpoint"
+        )
     return report
 
 
@@ -87,9 +108,9 @@ def _read_claims(claims: dict[str, Any], now: float) -> dict[str, Any]:
         report["issued"] = _moment(issued)
         ahead = int(issued - now)
         report["clock"] = (
-            f"this machine's is at least {timedelta(seconds=ahead)} behind the issuer's"
+            f"this machine's clock is at least {timedelta(seconds=ahead)} behind the issuer's"
             if ahead > 0
-            else "this machine's agrees with the time of issue"
+            else "this machine's clock is not behind the issuer's"
         )
     return report
 
@@ -107,12 +128,21 @@ def describe_identifier(text: str) -> dict[str, Any]:
             identifier = identifier_from_raw_id(text)
     except (ValueError, RecursionError) as error:
         return {"problem": f"it is not an identifier's JSON: {error}"}
-    return {
+    report = {
         "kind": identifier.kind.value,
         "properties": dict(identifier.properties),
         "rawId": identifier.raw_id,
         "json": serialize_identifier(identifier),
     }
+    if isinstance(identifier, UnknownIdentifier):
+        kind = identifier_from_raw_id(identifier.raw_id).kind.value
+        report["note"] = (
+            "this version does not know its prefix; those that it knows include 4:, 8:acs: and "
+            "8:orgid:"
+            if kind == identifier.kind.value
+            else f"the JSON has only a raw id or an unknown kind; its raw id is of the kind {kind}"
+        )
+    return report
 
 
 def _lines(report: dict[str, Any], indent: str = "") -> list[str]:
@@ -122,9 +152,12 @@ def _lines(report: dict[str, Any], indent: str = "") -> list[str]:
             lines += _lines(value, "  ")
             continue
         if name == "secondsLeft":
-            name, value = "left", str(timedelta(seconds=max(value, 0)))
-        text = value if isinstance(value, str) else json.dumps(value)
-        # What comes from outside must not reach a terminal as it is.
+            name, value = "time left", str(timedelta(seconds=max(value, 0)))
+        if isinstance(value, str):
+            text = str.__str__(value)  # of an enum member, too
+        else:
+            text = ", ".join(value) if isinstance(value, list) else json.dumps(value)
+        # Text from outside may hold control sequences for the terminal, so it is escaped.
         lines.append(
             f"{indent}{name}: {text if text.isascii() and text.isprintable() else ascii(text)}"
         )

@@ -1,11 +1,11 @@
-"""Who may have a credential, and what a 401 means: rules for both halves of the package.
+"""Which hosts may receive a credential, and what a 401 means: rules for both kinds of pipelines.
 
-Whatever is about to carry a credential passes ``Destinations.check``: each try of a request, the
-replay after a 401, and the answer to a claims challenge.
+Every request that is about to carry a credential goes through ``Destinations.check``: each attempt,
+the replay after a 401, and the answer to a claims challenge.
 
-A 401 may come to a request that cannot be sent a second time, and long after others have replaced
-the token that it carried. So the rules speak of the request as it was sent, never of what a
-credential or a policy holds by now.
+A 401 may answer a request that cannot be sent again, long after others have replaced the token that
+it carried. So the rules look at the request as it was sent, never at what a credential or a policy
+holds now.
 """
 
 import inspect
@@ -23,7 +23,7 @@ from ._token import check_token_text
 
 SCOPE = "https://communication.azure.com//.default"
 
-# All of the text before the path, of characters that no two parsers read differently.
+# Everything before the path, limited to characters that all parsers read alike.
 _ORIGIN = re.compile(
     r"(https?)://([a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f.]*:[0-9a-f:.]*\])(?::([0-9]{1,5}))?"
     r"(?![^/?#])",
@@ -46,21 +46,21 @@ class Destinations:
         self._address = _address(_ORIGIN.match(endpoint))
         self._additional_hosts = additional_hosts
         self.host = endpoint.lower().partition("://")[2].removesuffix(":443")
-        """The endpoint's host and port as a ``Host`` header has them."""
+        """The endpoint's host and port as they appear in a ``Host`` header."""
 
     def check(self, request: PipelineRequest[Any]) -> bool:
         """Refuse a request that would carry the credential elsewhere.
 
-        Redirects and absolute URLs pass here too, for a policy sees the URL of each try. A further
-        host is told by ``x-ms-host`` which resource is meant.
+        This covers redirects and absolute URLs, because a policy sees the URL of each attempt. The
+        header ``x-ms-host`` tells a further host which resource is meant.
 
         :param ~azure.core.pipeline.PipelineRequest request: The request. Its option
             ``enforce_https`` is kept in the context for later tries and away from the transport, as
             azure-core's bearer token policy does.
         :return: Whether it goes to the endpoint's own host.
         :rtype: bool
-        :raises ~azure.core.exceptions.ClientAuthenticationError: If it may not have the credential.
-            azure-core's retry policy does not retry after this error.
+        :raises ~azure.core.exceptions.ClientAuthenticationError: If the host may not receive the
+            credential. azure-core's retry policy does not retry after this error.
         """
         if request.context.options.pop("enforce_https", None) is False:
             request.context["enforce_https"] = False
@@ -73,12 +73,12 @@ class Destinations:
             headers = request.http_request.headers
             if not is_own:
                 headers["x-ms-host"] = self.host
-            elif headers.get("x-ms-host") == self.host:  # of a try before a redirect
+            elif headers.get("x-ms-host") == self.host:  # left by an attempt before a redirect
                 del headers["x-ms-host"]
         return is_own
 
     def accept(self, request: PipelineRequest[Any]) -> bool:
-        """Tell whether ``check`` lets a request pass."""
+        """Return whether ``check`` lets a request pass."""
         try:
             self.check(request)
         except ClientAuthenticationError:
@@ -98,15 +98,15 @@ class Destinations:
                     return False
         others = " and additional_hosts" if self._additional_hosts else ""
         msg = (
-            f"The request goes to another host than {self._endpoint}{others}, which alone may have "
-            "the credential: check its URL, or the redirect that led there"
+            "The request goes to a host that may not receive the credential, which is only for "
+            f"{self._endpoint}{others}: check its URL, or the redirect that led there"
         )
         raise ClientAuthenticationError(msg)
 
     def _check_plain_http(self, request: PipelineRequest[Any], host: str) -> None:
         if request.context.get("enforce_https", True) or not _LOOPBACK.fullmatch(host):
             msg = (
-                f"The request to {self._endpoint} goes over plain http, which would show the "
+                f"The request to {self._endpoint} goes over plain http, which would expose the "
                 "credential: use https (a test on a loopback address may set enforce_https=False)"
             )
             raise ClientAuthenticationError(msg)
@@ -125,9 +125,9 @@ def _address(match: "re.Match[str] | None") -> tuple[str, int]:
 
 
 def _goes_through_proxy(request: PipelineRequest[Any], host: str) -> bool:
-    """Tell whether the environment or the request's options name a proxy for plain http.
+    """Return whether the environment or the request's options name a proxy for plain http.
 
-    It cannot be taken away from a request: aiohttp asks the environment on its own.
+    A proxy cannot be removed from a request: aiohttp reads the environment itself.
     """
     from urllib.request import getproxies, proxy_bypass
 
@@ -145,10 +145,10 @@ def _goes_through_proxy(request: PipelineRequest[Any], host: str) -> bool:
 class Bearer:
     """What a bearer policy decides about the tokens of one credential.
 
-    A credential that has ``invalidate_token`` keeps its token itself and is asked for each request,
-    so that a token that was closed or refused anywhere is not sent again from here, and none is
-    kept. The token of any other credential is kept by azure-core's policy; the one that was refused
-    last is known here by its hash.
+    A credential that has ``invalidate_token`` caches its own token and is asked for every request,
+    so the policy keeps no token, and sends none after it was refused elsewhere or the credential
+    was closed. For any other credential, azure-core's policy caches the token; this class remembers
+    the hash of the last one that was refused.
 
     :param str endpoint: The endpoint of the resource.
     :param credential: The token credential.
@@ -176,10 +176,10 @@ class Bearer:
     def can_try_again(
         self, request: PipelineRequest[Any], response: PipelineResponse[Any, Any]
     ) -> bool:
-        """Take note of a response; tell whether it asks for another try, with another token.
+        """Take note of a response; return whether to send the request again, with another token.
 
-        A 401 says nothing of the token if it comes from elsewhere, after a redirect, or if a policy
-        behind ours has taken the token away. Its claims may ask for one that satisfies them.
+        A 401 says nothing about the token if it comes from another host, after a redirect, or if a
+        later policy has removed the token. Its claims may ask for a token that satisfies them.
         """
         sent = sent_token(request)
         if response.http_response.status_code != 401:
@@ -195,12 +195,12 @@ class Bearer:
         return can_be_sent_again(request.http_request)
 
     def was_refused(self, token: str) -> bool:
-        """Tell whether a token is the one that was refused last."""
+        """Return whether a token is the one that was refused last."""
         return self._refused is not None and hash(token) == self._refused
 
 
 class _ChallengeReader(BearerTokenCredentialPolicy[Any, Any]):
-    """azure-core's reader of challenges, without the request for a token that follows there."""
+    """azure-core's parser of challenges, without the token request that it makes afterwards."""
 
     claims: str | None = None
 
@@ -215,7 +215,7 @@ def read_claims(request: PipelineRequest[Any], response: PipelineResponse[Any, A
     reader = _ChallengeReader(cast("Any", None))
     try:
         reader.on_challenge(request, response)
-    except ValueError:  # of base64, UTF-8, or characters that neither can have
+    except ValueError:  # malformed base64 or UTF-8, or characters that neither allows
         return None
     return reader.claims
 
@@ -230,25 +230,26 @@ def check_token_credential(credential: object, argument: str, *, sync: bool) -> 
     """
     name = type(credential).__name__
     if not is_token_credential(credential):
-        msg = f"{argument} must be a token credential, such as one of azure-identity, not {name}"
+        msg = f"{argument} must be a token credential, such as one from azure-identity, not {name}"
         raise TypeError(msg)
     methods = [getattr(credential, each, None) for each in ("get_token", "get_token_info")]
     if sync and any(map(inspect.iscoroutinefunction, methods)):
         msg = (
-            f"{argument} is an async credential ({name}): use its synchronous form, or the "
-            "function or class of the same name in azure.communication.common.aio"
+            f"{argument} is an async credential ({name}): pass a synchronous one, or import what "
+            "you call from azure.communication.common.aio"
         )
         raise TypeError(msg)
 
 
 def check_token(token: Any) -> Any:
-    """Return what a credential returned, if it is a token that a header can carry.
+    """Return what a credential returned if it is a token that a header can carry.
 
-    A transport would quote any other in its error. Neither the error nor its traceback leads to it.
+    A transport would quote any other in its error. Neither this error nor its traceback refers to
+    it.
 
     :param token: What the credential returned.
     :return: The same.
-    :raises TypeError: If it is no token, or its text is not a ``str``.
+    :raises TypeError: If it is not a token, or its text is not a ``str``.
     :raises ValueError: If its text is empty or not printable ASCII.
     """
     problem: Exception
@@ -258,7 +259,7 @@ def check_token(token: Any) -> Any:
             msg = f"The credential returned {kind}: an AccessToken or AccessTokenInfo was expected"
             raise TypeError(msg)
         check_token_text(token.token, "The token that the credential returned")
-        return token  # noqa: TRY300 - there is no other way on
+        return token  # noqa: TRY300 - nothing else is to be done
     except (TypeError, ValueError) as error:
         problem = error.with_traceback(None)
     if inspect.iscoroutine(token):
@@ -268,7 +269,7 @@ def check_token(token: Any) -> Any:
 
 
 def sent_token(request: PipelineRequest[Any]) -> str:
-    """Return the bearer token that a request carries, or an empty text."""
+    """Return the bearer token that a request carries, or an empty string."""
     authorization: str = request.http_request.headers.get("Authorization", "")
     scheme, _, token = authorization.partition(" ")
     return token if scheme == "Bearer" else ""
@@ -280,7 +281,7 @@ def carry(request: PipelineRequest[Any], token: Any) -> None:
 
 
 def can_be_sent_again(http_request: Any) -> bool:
-    """Tell whether the body of a request can be read a second time, as streams cannot.
+    """Return whether the body of a request can be read a second time, as streams cannot.
 
     Files count as streams.
     """
@@ -291,7 +292,7 @@ def can_be_sent_again(http_request: Any) -> bool:
 
 
 def ask(credential: Any, scopes: tuple[str, ...], options: TokenRequestOptions) -> Any:
-    """Ask a credential for a token by the method that it has; its answer may be an awaitable."""
+    """Ask a credential for a token with the method that it has; the result may be an awaitable."""
     if hasattr(credential, "get_token_info"):
         return credential.get_token_info(*scopes, options=options)
     return credential.get_token(*scopes, **options)

@@ -1,19 +1,19 @@
-"""One credential's token, and the refresh that all who need it share.
+"""One credential's token, and the refresh that all its callers share.
 
 Theory of operation
 -------------------
 A :class:`TokenCache` changes its state by compare-and-set: the rules compute the next state from
-the current one, and ``dict.setdefault``, which is atomic, makes it the successor; who comes second
-computes anew. So there is no lock. An interrupt, a fork, a finalizer or a signal handler, at
-whatever line it comes, finds a state that is complete, and nothing that is held.
+the current one, and ``dict.setdefault``, which is atomic, makes it the successor; whoever comes
+second recomputes. So there is no lock. An interrupt, a fork, a finalizer or a signal handler, at
+any line, finds a complete state and nothing held.
 
 While the token is fresh, ``get_token`` reads the snapshot once. Every other call goes through
 :meth:`TokenCache.begin`, which tells it what to do, and each refresh ends in
-:meth:`TokenCache.complete`, whatever ended it. That wakes all who wait; each of them calls
-``begin`` again, so what it returns is judged when it is handed out. And it tells the background
-that the state has changed, which then derives the next timer from it.
+:meth:`TokenCache.complete`, however it ended. That wakes all waiters; each of them calls ``begin``
+again, so a token is always checked at the moment it is returned. It also tells the background that
+the state has changed, so that it sets the next timer.
 
-The drivers add the waiting and nothing else.
+The drivers add only the waiting.
 """
 
 import logging
@@ -28,6 +28,7 @@ from typing import Any, NamedTuple, NoReturn, Protocol, TypeAlias
 from azure.core.credentials import AccessToken, TokenRequestOptions
 
 from . import _refresh
+from ._errors import detached, set_field
 from ._refresh import INFINITY, Action, Decision, Now, Outcome, Refresh, State
 from ._token import RedactedAccessTokenInfo, read_token
 
@@ -35,20 +36,21 @@ _LOGGER = logging.getLogger(__name__.rpartition(".")[0])
 
 _ENTRA_OPTIONS = tuple(TokenRequestOptions.__annotations__)
 
-# The refreshes that the running code is part of, by number: a refresher must not wait for itself.
-# A number that outlives its refresh, in a context that was copied, means nothing and holds nothing.
+# The numbers of the refreshes that the running code is part of: a refresher must not wait for
+# itself. A number that outlives its refresh, in a copied context, has no effect and keeps nothing
+# alive.
 REFRESHING: ContextVar[frozenset[int]] = ContextVar(
     "azure_communication_refreshing", default=frozenset()
 )
 
 
 class Clock(NamedTuple):
-    """Where time and chance come from."""
+    """The source of time and of random numbers."""
 
     wall: Callable[[], float] = time.time
     """Returns the Unix time in seconds."""
     mono: Callable[[], float] = time.monotonic
-    """Returns the time since some moment in seconds; nobody sets this clock."""
+    """Returns the time since some moment in seconds; this clock is never set."""
     rand: Callable[[], float] = random.random
     """Returns a random number from 0 to 1."""
 
@@ -64,15 +66,15 @@ Source: TypeAlias = Callable[[dict[str, Any], AccessToken | None], Any]
 
 
 class Waiter(Protocol):
-    """What the drivers wait with."""
+    """What a driver waits with."""
 
     def wake(self) -> bool:
-        """Have it look again, and tell whether it goes on waiting. Thread-safe."""
+        """Make it check again, and return whether it goes on waiting. Thread-safe."""
         ...
 
 
 class Snapshot:
-    """A state, and what ``get_token`` needs of it; it is current until another one follows it."""
+    """A state, and what ``get_token`` needs of it; it is current until it has a successor."""
 
     __slots__ = ("fast", "next", "state")
 
@@ -81,15 +83,16 @@ class Snapshot:
         self.next: dict[str, Snapshot] = {}
         fresh_on = fresh_at = -INFINITY
         if state.token is not None and is_fast:
-            # Floats, for to compare a float with an int takes twice as long.
+            # Floats, because comparing a float with an int takes twice as long.
             fresh_on = float(state.token.expires_on - state.next_left)
             fresh_at = INFINITY if state.static else state.deadline_at - state.next_left
         self.fast: Fast = (clock.wall, clock.mono, fresh_on, fresh_at, state.token)
 
 
 Fast: TypeAlias = tuple[Callable[[], float], Callable[[], float], float, float, AccessToken | None]
-"""Both clocks, until when by both of them the token is returned without asking the rules, and the
-token: one tuple, for that is read soonest."""
+"""Both clocks, the time on each until which the token is returned without consulting the rules, and
+the token. One tuple, because that is fastest to read.
+"""
 
 
 class TokenCache:
@@ -100,12 +103,12 @@ class TokenCache:
         result may have to be awaited. None for a static token.
     :type source: callable or None
     :keyword bool proactive: Whether the background refreshes the token.
-    :keyword lifetime: How many seconds a token lives whose expiry cannot be read.
+    :keyword lifetime: The lifetime in seconds of a token whose expiry cannot be read.
     :paramtype lifetime: float or None
-    :keyword ~azure.communication.common._cache.Clock clock: Where time comes from.
-    :keyword on_change: Called with this cache when the background has to look at it again.
+    :keyword ~azure.communication.common._cache.Clock clock: The source of time.
+    :keyword on_change: Called with this cache when the background has to check it again.
     :paramtype on_change: callable
-    :raises TypeError: If the token is none.
+    :raises TypeError: If the token has a wrong type.
     :raises ValueError: If its expiry cannot be read.
     """
 
@@ -154,10 +157,10 @@ class TokenCache:
         return self._latest().state
 
     def begin(self, request: Refresh, waited: Refresh | None = None) -> Decision:
-        """Tell a caller what to do, and put its refresh in progress if it is to lead it.
+        """Tell a caller what to do, and record its refresh as in progress if it is to lead it.
 
-        The caller has to call :meth:`complete` with ``request`` afterwards, whatever happens, and
-        may do so even if nothing came of it.
+        Afterwards, the caller has to call :meth:`complete` with ``request``, whatever happens; it
+        may do so even if it led nothing.
 
         :param Refresh request: What the caller asks for. It is in progress if it is to be led.
         :param waited: The refresh that the caller has led or waited for before.
@@ -168,7 +171,7 @@ class TokenCache:
         now = self.clock.now()
         is_child = now.process != self._process
         if is_child:
-            self.loop = self.loop and nowhere  # it seems to run, for its parent was running it
+            self.loop = self.loop and nowhere  # it seems to run, because the parent was running it
         while True:
             snapshot = self._latest()
             decision = _refresh.decide(snapshot.state, now, request, waited, REFRESHING.get())
@@ -177,7 +180,7 @@ class TokenCache:
             if self._follow(snapshot, _refresh.lead(snapshot.state, now, request)):
                 break
         if is_child:
-            # In this order, so that an interrupt has the next call do it again.
+            # In this order, so that after an interrupt the next call does it again.
             self.changed()
             self._replace(lambda state: state, anyway=True)  # undoes look_after_fork()
             self._process = now.process
@@ -186,10 +189,10 @@ class TokenCache:
         return decision
 
     def complete(self, refresh: Refresh, outcome: Outcome) -> None:
-        """Take in how a refresh has ended, wake all who wait, and have the next timer set.
+        """Record how a refresh has ended, wake all waiters, and have the next timer set.
 
-        Of a refresh that was never in progress, nothing is taken in. Calling it again has no effect
-        but to wake once more; drivers do, so that no interrupt leaves anybody asleep.
+        A refresh that was never in progress is ignored. Calling it again only wakes the waiters
+        again; drivers do so, so that no interrupt leaves a waiter asleep.
 
         :param Refresh refresh: The refresh.
         :param outcome: A token, an error, or None if the refresh was abandoned.
@@ -229,7 +232,7 @@ class TokenCache:
         _do_surely(drop)
 
     def close(self) -> None:
-        """Forget the token, for good, and have all who wait told of it."""
+        """Forget the token for good, and notify all waiters."""
 
         def close() -> None:
             self._replace(lambda state: state if state.closed else State(closed=True))
@@ -239,22 +242,22 @@ class TokenCache:
         _do_surely(close)
 
     def is_in_progress(self, refresh: Refresh) -> bool:
-        """Tell whether a refresh has not ended yet."""
+        """Return whether a refresh has not ended yet."""
         return refresh in self.state.refreshes
 
     def wake_all(self) -> None:
-        """Have everybody who waits look again."""
+        """Make all waiters check again."""
         for key, waiter in list(self.waiters.items()):
             if not waiter.wake():
                 self.waiters.pop(key, None)
 
     def changed(self) -> None:
-        """Have the background set its timer by the present state."""
+        """Have the background set its timer according to the current state."""
         if self._on_change is not None:
             self._on_change(self)
 
     def look_after_fork(self) -> None:
-        """Have the next caller notice that this is a new process. Called in the child."""
+        """Make the next caller notice that this is a new process. Called in the child."""
         self._replace(lambda state: state, anyway=True, is_fast=False)
 
     def request(self, options: dict[str, Any]) -> Any:
@@ -285,14 +288,14 @@ class TokenCache:
     def _latest(self) -> Snapshot:
         snapshot = self.snapshot
         while snapshot.next:
-            # Another thread might put the old one back for a moment, when it comes this way.
+            # Another thread in this loop might put the old one back for a moment.
             wall, mono, *_ = snapshot.fast
             snapshot.fast = (wall, mono, -INFINITY, -INFINITY, None)
             snapshot = self.snapshot = snapshot.next["next"]
         return snapshot
 
     def _follow(self, snapshot: Snapshot, state: State, *, is_fast: bool = True) -> bool:
-        """Make a state the successor of a snapshot; tell whether nobody was faster."""
+        """Make a state the successor of a snapshot; return whether no other thread was faster."""
         successor = Snapshot(state, self.clock, is_fast=is_fast)
         if snapshot.next.setdefault("next", successor) is not successor:
             return False
@@ -302,7 +305,7 @@ class TokenCache:
     def _replace(
         self, change: Callable[[State], State], *, anyway: bool = False, is_fast: bool = True
     ) -> tuple[State, State]:
-        """Replace the state by what a function makes of it; return both."""
+        """Replace the state with what a function makes of it; return both."""
         while True:
             snapshot = self._latest()
             state = change(snapshot.state)
@@ -312,7 +315,7 @@ class TokenCache:
                 return snapshot.state, state
 
     def _report_static(self, state: State) -> None:
-        """Say once that a static token has expired."""
+        """Log once that a static token has expired."""
         assert state.token is not None
         if self.clock.wall() < state.token.expires_on:
             return
@@ -331,7 +334,7 @@ class TokenCache:
         elif refresh.error is not None and left > 0 and refresh.claims is None:
             _LOGGER.warning(
                 "Token refresh failed; the token is valid for another %.0f seconds, and the next "
-                "try is in %.0f seconds",
+                "attempt is in %.0f seconds",
                 left,
                 left - state.next_left,
                 exc_info=refresh.error,
@@ -343,7 +346,7 @@ class TokenCache:
 
 
 class CachedTokenCredential:
-    """What both credentials have in common. A credential has a cache, and is none."""
+    """What both credentials have in common. A credential has a cache but is not one."""
 
     __slots__ = ("__weakref__", "_cache")
 
@@ -353,19 +356,19 @@ class CachedTokenCredential:
     def invalidate_token(self, token: str) -> None:
         """Drop a token that the service refused, so that the next call fetches another.
 
-        It has no effect unless it is the token that the credential holds: when ten clients are
-        refused the same token, one refresh follows. A token that is refused within 30 seconds of
-        its issue counts as a failure; when several in a row are, the next refresh is held back for
-        up to 30 seconds, and until then ``get_token`` raises a
-        :class:`~azure.core.exceptions.ClientAuthenticationError`. A static token cannot be replaced
-        and stays. Does not block; may be called from any thread.
+        This has no effect unless the credential holds that very token: if ten clients are refused
+        the same token, one refresh follows. A token that is refused within 30 seconds of its issue
+        counts as a failure; after several in a row, the next refresh is held back for up to 30
+        seconds, and until then ``get_token`` raises a
+        :class:`~azure.core.exceptions.ClientAuthenticationError`. A static token cannot be
+        replaced, so it is kept. Does not block; may be called from any thread.
 
         :param str token: The token that was sent.
         """
         self._cache.invalidate(token)
 
     def __repr__(self) -> str:
-        cache = getattr(self, "_cache", None)  # of a debugger's frame in a constructor that failed
+        cache = getattr(self, "_cache", None)  # missing if the constructor has failed
         if cache is None:
             status = "not constructed"
         elif cache.state.closed:
@@ -385,7 +388,7 @@ class CachedTokenCredential:
 
 
 def _do_surely(step: Callable[[], None]) -> None:
-    """Do something that may be repeated, and do it again if an interrupt came into it."""
+    """Do something that may be repeated, and do it again if an interrupt cut it short."""
     try:
         step()
     except BaseException:
@@ -394,7 +397,7 @@ def _do_surely(step: Callable[[], None]) -> None:
 
 
 def nowhere() -> None:
-    """Stand for the reference to the loop of a cache that is on no loop's schedule."""
+    """Stand in for the loop reference of a cache that is on no loop's schedule."""
 
 
 def error_to_raise(decision: Decision, led: Refresh | None) -> Exception:
@@ -410,13 +413,13 @@ def error_to_raise(decision: Decision, led: Refresh | None) -> Exception:
     if decision.refresh is not None:
         if decision.refresh is led:
             return decision.error
-        error = _refresh.detached(decision.error)
-        _refresh.set_field(error, "__cause__", decision.error)
+        error = detached(decision.error)
+        set_field(error, "__cause__", decision.error)
         return error
     if decision.retry_in is None:
         return decision.error
-    error = _refresh.detached(decision.error)
+    error = detached(decision.error)
     # As add_note(), which Python 3.10 does not have, and a class may refuse.
     notes = vars(error).setdefault("__notes__", [])
-    notes.append(f"The next refresh is tried in {decision.retry_in:.1f} seconds.")
+    notes.append(f"The next refresh attempt is in {decision.retry_in:.1f} seconds.")
     return error

@@ -1,10 +1,10 @@
 """Connection strings, endpoints and access keys: text in, checked values out.
 
-All of this text is, or stands beside, a secret, so a message says which part is wrong and never
-quotes it.
+All of this text is a secret or contains one, so an error says which part is wrong and never quotes
+it.
 
-azure-core is imported only where an ``AzureKeyCredential`` is met or made: reading an endpoint does
-not need it.
+azure-core is imported only where an ``AzureKeyCredential`` is checked or created: reading an
+endpoint does not need it.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _ENDPOINT = re.compile(
     r"https://(?:[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f.]*:[0-9a-f:.]*\])(?::([0-9]{1,5}))?/?",
     re.ASCII | re.IGNORECASE,
 )
-# Before Python 3.13, b64decode(validate=True) puts up with needless padding; and its error would
-# stay reachable as the context of ours.
+# Before Python 3.13, b64decode(validate=True) tolerates excess padding; and its error would remain
+# reachable as the context of ours.
 _BASE64 = re.compile("(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
 _HOST = re.compile(r"\.?(?:[a-z0-9_-]+\.)+[a-z][a-z0-9-]*", re.ASCII)
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
@@ -37,7 +37,7 @@ _CONNECTION_STRING_FORM = (
     "endpoint=https://<host>/;accesskey=<key>, as the portal shows it under Keys"
 )
 
-# Far more than the real ones have, and little enough to be read in no time.
+# Far longer than real ones, and short enough to be read quickly.
 _LONGEST_CONNECTION_STRING = 4096
 _LONGEST_ENDPOINT = 300  # a host name has at most 253 characters
 
@@ -57,10 +57,10 @@ class ConnectionString(NamedTuple):
 def parse_connection_string(connection_string: str) -> ConnectionString:
     """Split the connection string of a Communication Services resource.
 
-    The form is ``endpoint=https://<host>/;accesskey=<key>``. The parts may come in any order, their
-    names in any case, with white space around the whole, names and values, such as the line end of
-    a file, and a semicolon at the end. An endpoint without a scheme is https. Parts of other names
-    are ignored.
+    The form is ``endpoint=https://<host>/;accesskey=<key>``. The parts may come in any order and
+    their names in any case. White space around the string, the names and the values, such as the
+    line end of a file, is ignored, as are a trailing semicolon and parts with other names. An
+    endpoint without a scheme is https.
 
     :param str connection_string: The connection string, as the Azure portal shows it under Keys.
     :return: The endpoint, ``https://<host>[:<port>]`` without a trailing slash, and the base64 key.
@@ -85,7 +85,7 @@ def parse_client_arguments(
 ) -> tuple[str, Any]:
     """Read the two arguments that the constructor of a Communication Services client takes.
 
-    A client is made either from a connection string alone or from an endpoint and a credential.
+    A client is created either from a connection string alone or from an endpoint and a credential.
 
     :param str connection_string_or_endpoint: Without a credential, the connection string of the
      resource; with one, its endpoint, ``https://<host>[:<port>]``.
@@ -119,14 +119,13 @@ def parse_client_arguments(
         return endpoint, as_key_credential(access_key)
     if _looks_like_connection_string(first):
         msg = (
-            "connection_string_or_endpoint is a connection string, which has a key of its own: "
+            "connection_string_or_endpoint is a connection string, which contains its own key: "
             "pass it without a credential, or pass https://<host> with one"
         )
         raise ValueError(msg)
     if isinstance(credential, str) and _is_endpoint(credential) and not _is_endpoint(first):
         msg = (
-            "credential is an endpoint, and connection_string_or_endpoint is none: swap the "
-            "arguments"
+            "credential is an endpoint and connection_string_or_endpoint is not: swap the arguments"
         )
         raise ValueError(msg)
     credential = as_credential(credential)
@@ -152,14 +151,25 @@ def parse_endpoint(endpoint: str, argument: str = "endpoint") -> str:
     if _looks_like_connection_string(endpoint):
         msg = f"{argument} is a connection string: pass {form}, or use parse_connection_string()"
     elif _looks_like_access_key(endpoint):
-        msg = f"{argument} looks like an access key: pass {form}. Are the arguments swapped?"
+        msg = f"{argument} looks like an access key, not an endpoint: pass {form}"
     else:
-        msg = f"{argument} must be {form}, without user name, path, query or fragment"
+        fault = _fault(endpoint)
+        msg = f"{argument} must be {form}, without user name, path, query or fragment{fault}"
     raise ValueError(msg)
 
 
+def _fault(endpoint: str) -> str:
+    scheme, separator, rest = endpoint.partition("://")
+    if not separator:
+        return "; https:// is missing" if endpoint else "; it is empty"
+    if scheme.strip().lower() != "https":
+        return "; it is not https"
+    return "; it has a path" if "/" in rest[:-1] else ""
+
+
 def parse_additional_hosts(additional_hosts: Sequence[str]) -> tuple[str, ...]:
-    """Check the names of further hosts that may have a credential, and return them in lower case.
+    """Check the names of further hosts that may receive a credential, and return them in lower
+    case.
 
     :param additional_hosts: Host names; one with a leading dot stands for any subdomain.
     :type additional_hosts: ~collections.abc.Sequence[str]
@@ -178,7 +188,7 @@ def parse_additional_hosts(additional_hosts: Sequence[str]) -> tuple[str, ...]:
         if not isinstance(host, str):
             msg = f"additional_hosts[{number}] must be a str, not {_name(host)}"
             raise TypeError(msg)
-        # The letter case is changed only of what is ASCII, or a Kelvin sign would become a k.
+        # Only ASCII is lower-cased, or a Kelvin sign would become a k.
         lower = host.lower() if host.isascii() and len(host) <= _LONGEST_ENDPOINT else ""
         if not _HOST.fullmatch(lower):
             msg = (
@@ -210,6 +220,11 @@ def parse_access_key(access_key: str, argument: str = "access_key") -> bytes:
         msg = f"{argument} is a connection string: use parse_connection_string() to get its key"
     elif _is_endpoint(access_key):
         msg = f"{argument} is an endpoint, not an access key. Are the arguments swapped?"
+    elif _looks_like_jwt(access_key):
+        msg = (
+            f"{argument} looks like a user's token, not an access key: pass "
+            "CommunicationTokenCredential(token) as the credential"
+        )
     else:
         msg = (
             f"{argument} is not a base64 access key: copy it, with any '=' at its end, from Keys "
@@ -219,7 +234,7 @@ def parse_access_key(access_key: str, argument: str = "access_key") -> bytes:
 
 
 def is_token_credential(credential: object) -> bool:
-    """Tell whether a credential follows one of azure-core's four token credential protocols."""
+    """Return whether a credential follows one of azure-core's four token credential protocols."""
     return hasattr(credential, "get_token") or hasattr(credential, "get_token_info")
 
 
@@ -241,12 +256,12 @@ def as_key_credential(
     argument: str = "access_key",
     expected: str = "a str or an AzureKeyCredential",
 ) -> AzureKeyCredential:
-    """Return the access key as an ``AzureKeyCredential``, whose key may be rotated; it is checked.
+    """Check an access key and return it as an ``AzureKeyCredential``, whose key may be rotated.
 
     :param access_key: An access key.
     :type access_key: str or ~azure.core.credentials.AzureKeyCredential
     :param str argument: What error messages call it.
-    :param str expected: What they say it must be.
+    :param str expected: What they say was expected.
     :return: The same credential, or a new one that holds the ``str``.
     :rtype: ~azure.core.credentials.AzureKeyCredential
     :raises TypeError: If ``access_key`` is neither.
@@ -260,7 +275,10 @@ def as_key_credential(
     if isinstance(access_key, str):
         parse_access_key(access_key, argument)
         return AzureKeyCredential(access_key)
-    msg = f"{argument} must be {expected}, not {_name(access_key)}{_remedy_for_type(access_key)}"
+    remedy = _remedy_for_type(access_key)
+    if hasattr(access_key, "token"):  # an AccessToken, for example
+        remedy = ": pass CommunicationTokenCredential(token) as the credential"
+    msg = f"{argument} must be {expected}, not {_name(access_key)}{remedy}"
     raise TypeError(msg)
 
 
@@ -274,6 +292,9 @@ def _parse_connection_string(connection_string: str, argument: str) -> Connectio
             f"{argument} must be {_CONNECTION_STRING_FORM}; it has {len(connection_string)} "
             "characters"
         )
+        raise ValueError(msg)
+    if _looks_like_access_key(connection_string):
+        msg = f"{argument} looks like an access key: pass {_CONNECTION_STRING_FORM}"
         raise ValueError(msg)
     values: dict[str, str] = {}
     for number, part in enumerate(connection_string.split(";"), start=1):
@@ -301,7 +322,7 @@ def _parse_connection_string(connection_string: str, argument: str) -> Connectio
 
 
 def with_scheme(endpoint: str) -> str:
-    """Return an endpoint that may be a host alone with its scheme, which is https."""
+    """Return an endpoint with its scheme, which is https if the endpoint is a bare host."""
     if "://" in endpoint or _looks_like_access_key(endpoint):
         return endpoint
     return f"https://{endpoint}"
@@ -320,6 +341,10 @@ def _looks_like_access_key(text: str) -> bool:
     return len(text) >= 40 and _BASE64.fullmatch(text) is not None
 
 
+def _looks_like_jwt(text: str) -> bool:
+    return text.startswith("eyJ") and text.count(".") >= 2
+
+
 def _name(value: object) -> str:
     return type(value).__name__
 
@@ -328,5 +353,5 @@ def _remedy_for_type(value: object) -> str:
     if isinstance(value, _BYTES):
         return ": decode it"
     if value is None:
-        return ": is the setting that it comes from missing?"
+        return ": is the setting it comes from missing?"
     return ""

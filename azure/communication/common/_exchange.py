@@ -1,17 +1,17 @@
-"""The exchange of an Entra token for a Communication token: what to ask, and what the answer says.
+"""The exchange of an Entra token for a Communication token: the request, and reading its response.
 
 Theory of operation
 -------------------
-The token of an Entra user is posted to the resource, which answers with a token of the
-Communication user that stands for them. Which of the two routes it is follows from the scopes. The
-driver asks the Entra credential, sends the request through a pipeline that is made for this one
-exchange, and hands the response over. So nothing has to be closed, and a credential serves any
-thread, loop and forked child; an exchange happens once an hour.
+The Entra user's token is posted to the resource, which returns a token for the corresponding
+Communication user. The scopes determine which of two routes is used. The driver asks the Entra
+credential, sends the request through a pipeline that is created for this one exchange, and passes
+on the response. So nothing has to be closed, and a credential works on any thread or loop and in a
+forked child; an exchange happens about once an hour.
 
-Errors live long: the credential keeps them, applications log and pickle them. What leaves an
-exchange therefore leads neither to a request nor to a response, by whichever of the many ways there
-are (``inner_exception.request``, ``response.request``, a frame of a traceback). What a refusal said
-is kept as text, without any part of a token.
+Errors live long: the credential keeps them, and applications log and pickle them. An error that
+leaves an exchange therefore refers to neither a request nor a response, not even indirectly
+(``inner_exception.request``, ``response.request``, a frame of a traceback). What a refusal said is
+kept as text, without any part of a token.
 """
 
 import json
@@ -51,7 +51,7 @@ from ._connection import parse_endpoint
 from ._token import RedactedAccessToken, check_token_text, read_time
 from ._version import VERSION
 
-if TYPE_CHECKING:  # what both of azure-core's retry policies inherit from has no public name
+if TYPE_CHECKING:  # the base class of azure-core's two retry policies has no public name
     from azure.core.pipeline.policies._retry import RetryPolicyBase
 else:
     RetryPolicyBase = object
@@ -69,23 +69,24 @@ _ROUTES = {
     "https://auth.msft.communication.azure.us/": _TEAMS_EXTENSION,
 }
 
-# All of it has to end within the 60 seconds that a refresh may take. azure-core's own defaults are
-# 300 seconds for each of both time-outs, ten retries, and a week for the whole.
+# The whole exchange has to finish within the 60 seconds that a refresh may take. azure-core's own
+# defaults are 300 seconds for each of the two time-outs, ten retries, and a week in total.
 LONGEST_WAIT_SECONDS = 15
 _OPTIONS = {
     "connection_timeout": 10,
     "read_timeout": 10,
     "retry_total": 3,
-    "timeout": 50,  # no try starts later
+    "timeout": 50,  # no attempt starts later
     "sdk_moniker": f"communication-common/{VERSION}",
 }
-# azure-core does not repeat a POST after 429 or a failed connection, unless told that it may. An
-# exchange may: it changes nothing.
+# azure-core does not retry a POST after a 429 or a failed connection unless told to. An exchange
+# may be retried, because it changes nothing.
 RETRY_METHODS = ("POST",)
 
 OUTLIVES_BY_SECONDS = 60
 
-# What is kept of a refusal's headers: how long to wait, and what the service's operators ask for.
+# The headers of a refusal that are kept: how long to wait, and what the service's operators ask
+# for.
 _KEPT_HEADERS = {
     "retry-after",
     "retry-after-ms",
@@ -95,15 +96,15 @@ _KEPT_HEADERS = {
     "request-id",
     "ms-cv",
 }
-_LONGEST_BODY, _LONGEST_EXCERPT = 16_384, 300  # bytes that are read, and characters that are shown
+_LONGEST_BODY, _LONGEST_EXCERPT = 16_384, 300  # bytes read, and characters shown
 
-_SHOWN_IN_A_ROW = 16  # so many characters of a token, or more, are a part of it
+_SHOWN_IN_A_ROW = 16  # this many consecutive characters of a token count as a part of it
 _JWT = re.compile(r"eyJ[\w-]{13,}(?:\.[\w-]*)*", re.ASCII)
 _MARKUP = re.compile(r"<(style|script)\b[^<]*</\1>|<[^<>]*>", re.IGNORECASE)
 
 
 class Exchange:
-    """The exchange of one Entra user's tokens, but for asking, sending and waiting.
+    """The exchange of one Entra user's tokens, except for asking, sending and waiting.
 
     :keyword str resource_endpoint: The endpoint of the resource.
     :keyword token_credential: The Entra credential.
@@ -136,8 +137,8 @@ class Exchange:
     def prepare(self) -> None:
         """Import what an exchange needs, so that no background thread is the first to do it.
 
-        A process that forks during an import leaves the child waiting for the import's lock for
-        ever. Does no I/O, and what is not installed is left for the exchange to complain about.
+        If a process forks during an import, the child waits for the import lock forever. Does no
+        I/O; it is left to the exchange to report what is not installed.
         """
         for name in self._imported_when_sending:
             with suppress(ImportError):
@@ -153,7 +154,7 @@ class Exchange:
         held: AccessToken,
         options: TokenRequestOptions,
     ) -> bool:
-        """Tell whether an exchange could bring no token that is better than the valid one.
+        """Return whether an exchange could not bring a better token than the valid one.
 
         A Communication token expires with its Entra token, or earlier.
         """
@@ -164,11 +165,11 @@ class Exchange:
         )
 
     def _policies(self, retry: Any, authentication: Any) -> list[Any]:
-        """Return the policies of a generated client, but for three.
+        """Return the policies of a generated client, except for three.
 
-        There is none that logs bodies, even with ``logging_enable``, since there are tokens in
-        them; none that follows redirects, since the request is for the resource alone; and none
-        that reads JSON, since its error would quote it.
+        The one that logs bodies is left out, even with ``logging_enable``, because they contain
+        tokens; the one that follows redirects, because the request is meant only for the resource;
+        and the one that parses JSON, because its error would quote it.
         """
         return [
             RequestIdPolicy(**self._options),
@@ -187,9 +188,10 @@ class Exchange:
         return HttpRequest("POST", self._endpoint + self._route, headers=headers, json={})
 
     def _read(self, response: Any, entra: AccessToken | AccessTokenInfo) -> RedactedAccessToken:
-        """Return the token of an answer, and note the Entra token that it was given for.
+        """Return the token in a response, and remember which Entra token it was issued for.
 
-        :raises FinishedError: If the service refused the Entra token, failed or answered nonsense.
+        :raises FinishedError: If the service refused the Entra token, failed or sent a malformed
+            response.
         """
         status = response.status_code
         if status != 200:
@@ -207,7 +209,7 @@ class Exchange:
 
 
 class FinishedError(Exception):
-    """Carries an error out of the exchange as it is, and past azure-core, which would change it."""
+    """Carries an error out of the exchange unchanged, past azure-core, which would change it."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__()
@@ -215,9 +217,9 @@ class FinishedError(Exception):
 
 
 def credential_error(error: Exception) -> FinishedError:
-    """Return what carries an error of the Entra credential, from where it has been caught."""
+    """Wrap an error of the Entra credential, right where it was caught."""
     frames = error.__traceback__
-    # The first frame is that of the caller, who holds the previous token.
+    # The first frame is that of the caller, which holds the previous token.
     return FinishedError(error.with_traceback(frames.tb_next if frames is not None else None))
 
 
@@ -234,16 +236,16 @@ def check_entra_token(token: Any) -> None:
 
 
 def without_secrets(error: BaseException, entra: Any) -> BaseException:
-    """Return what left the pipeline, without what leads to the request and to the Entra token.
+    """Return an error of the pipeline, without references to the request and to the Entra token.
 
-    It keeps its type and its text, but no frame, no cause, and of its attributes only those that
-    are plain values.
+    It keeps its type and its text, but no frame, no cause, and only those attributes that are plain
+    values.
 
-    :param error: The error, which nobody may be handling at the moment: azure-core's errors keep
-        what is being handled when they are made.
+    :param error: The error. No exception may be being handled at the moment, because azure-core's
+        errors refer to the one that is handled when they are created.
     :param entra: The Entra token, or None if there is none yet.
-    :return: The same error, or an ``AzureError`` if its text depends on what is gone, or it has
-        fields that cannot be cleared.
+    :return: The same error, or an ``AzureError`` if its text depends on what was removed, or if it
+        has fields that cannot be cleared.
     """
     if isinstance(error, FinishedError):
         return error.error
@@ -258,7 +260,7 @@ def without_secrets(error: BaseException, entra: Any) -> BaseException:
         vars(error)[name] = _redact(value, secret) if isinstance(value, str) else _number(value)
     args = (_redact(_text(arg), secret) if _number(arg) is None else arg for arg in error.args)
     object.__setattr__(error, "args", tuple(args))
-    # Some of Python's own have fields beside those two: an AttributeError its object, for example.
+    # Some built-in exceptions have further fields: an AttributeError its object, for example.
     has_fields = type(error).__basicsize__ > FinishedError.__basicsize__
     if not isinstance(error, Exception) or (_text(error) == text and not has_fields):
         return error
@@ -270,7 +272,7 @@ def _number(value: object) -> int | float | None:
 
 
 def _made(kind: type[_AzureErrorT], message: str) -> _AzureErrorT:
-    """Return a new error that knows nothing of what the caller happens to handle."""
+    """Return a new error without a reference to any exception that is being handled."""
     error = kind(message)
     error.exc_type = error.exc_value = error.exc_traceback = None
     error.exc_msg = message
@@ -285,7 +287,7 @@ def _text(value: object) -> str:
 
 
 class _HttpLoggingPolicy(HttpLoggingPolicy):
-    """azure-core's log of requests, without headers of the answer that repeat a token."""
+    """azure-core's log of requests, without those response headers that repeat a token."""
 
     def on_response(
         self, request: PipelineRequest[Any], response: PipelineResponse[Any, Any]
@@ -300,16 +302,16 @@ class _HttpLoggingPolicy(HttpLoggingPolicy):
 
 
 class PatientRetries(RetryPolicyBase):
-    """What the retry policies of both pipelines have in common beside azure-core's rules.
+    """What the retry policies of both pipelines add to azure-core's rules.
 
-    A wait that a refresh has no time for is not begun: the error tells the credential how long to
+    A wait that is too long for a refresh is not started: the error tells the credential how long to
     hold back.
     """
 
     def get_retry_after(self, response: Any) -> float | None:
         try:
             return super().get_retry_after(response)
-        except Exception:  # noqa: BLE001 - azure-core raises what parsing the header happens to
+        except Exception:  # noqa: BLE001 - parsing the header may raise anything
             return None
 
     def is_retry(self, settings: Any, response: Any) -> bool:
@@ -318,30 +320,28 @@ class PatientRetries(RetryPolicyBase):
 
 
 def _read_scopes(scopes: Any) -> tuple[tuple[str, ...], str]:
-    """Return the scopes and the route that they are exchanged at."""
+    """Return the scopes and the route for exchanging their tokens."""
     listed = [scopes] if isinstance(scopes, str) else scopes
     if not isinstance(listed, (list, tuple, set, frozenset)):
         msg = f"scopes must be a str or a list of str, not {type(scopes).__name__}"
         raise TypeError(msg)
     wrong = [type(scope).__name__ for scope in listed if not isinstance(scope, str)]
     if wrong:
-        msg = f"scopes must be a str or a list of str; it holds a {wrong[0]}"
+        msg = f"scopes must be a str or a list of str; it contains a {wrong[0]}"
         raise TypeError(msg)
     for prefix, route in _ROUTES.items():
         pattern = re.compile(re.escape(prefix) + r"\S+")
         if listed and all(map(pattern.fullmatch, listed)):
             return tuple(listed), route
-    msg = (
-        "scopes must hold at least one scope, and all of them must begin with the same one of "
-        f"{', '.join(_ROUTES)}. Pass several as a list, or none for {DEFAULT_SCOPE}."
-    )
+    msg = f"scopes must be a scope or a list of scopes, all under one of {', '.join(_ROUTES)}"
     raise ValueError(msg)
 
 
 def _read_answer(content: bytes) -> RedactedAccessToken | str:
-    """Return the token of an answer, or what is wrong with it.
+    """Return the token in a response, or what is wrong with the response.
 
-    No exception leaves this function: those of parsers refer to the text, with the token in it.
+    No exception leaves this function, because those of parsers refer to the text that holds the
+    token.
     """
     try:
         access_token = json.loads(content)["accessToken"]
@@ -359,12 +359,12 @@ def _read_answer(content: bytes) -> RedactedAccessToken | str:
 
 
 def _read_refusal(content: bytes, secret: str) -> tuple[str, ODataV4Format | None]:
-    """Return what an answer says, without any token in it, and as the service's error if it is one.
+    """Return what a refusal says, without any token in it, and the service's error if it is one.
 
-    It may also be the answer of a proxy.
+    The response may also come from a proxy.
     """
     text = content[:_LONGEST_BODY].decode("utf-8", "replace")
-    if "\0" in text:  # of another encoding, in which a token would not be found
+    if "\0" in text:  # in another encoding, a token would not be found
         return "", None
     with suppress(ValueError, RecursionError):
         text = json.dumps(json.loads(text), ensure_ascii=False)  # escapes might hide a token
@@ -372,7 +372,7 @@ def _read_refusal(content: bytes, secret: str) -> tuple[str, ODataV4Format | Non
     try:
         details = ODataV4Format(json.loads(text))
         return str(details), details
-    except Exception:  # noqa: BLE001 - azure-core raises what reading other JSON happens to
+    except Exception:  # noqa: BLE001 - azure-core fails in many ways on other JSON
         excerpt = " ".join(_MARKUP.sub(" ", text).split())
         if len(excerpt) > _LONGEST_EXCERPT:
             excerpt = f"{excerpt[:_LONGEST_EXCERPT]}..."
@@ -380,7 +380,7 @@ def _read_refusal(content: bytes, secret: str) -> tuple[str, ODataV4Format | Non
 
 
 def _redact(text: str, secret: str) -> str:
-    """Return a text without any part of a token, be it this one or one that looks like a JWT."""
+    """Return a text without any part of this token, and without anything that looks like a JWT."""
     hidden = [False] * len(text)
     for match in _JWT.finditer(text):
         hidden[match.start() : match.end()] = [True] * len(match[0])
@@ -401,7 +401,7 @@ def _error(
     secret: str,
     details: ODataV4Format | None = None,
 ) -> HttpResponseError:
-    """Return an error about an answer, with what may be kept of it in place of the response."""
+    """Return an error about a response, with only those parts of the response that may be kept."""
     error = _made(kind, message)
     error.error = details
     error.status_code = response.status_code
@@ -411,7 +411,7 @@ def _error(
         for name, value in response.headers.items()
         if name.lower() in _KEPT_HEADERS
     }
-    # The transport's own response leads to its request, and so to the Entra token.
+    # The transport's own response refers to its request, and so to the Entra token.
     stand_in: Any = SimpleNamespace(
         status_code=error.status_code, reason=error.reason, headers=case_insensitive_dict(kept)
     )

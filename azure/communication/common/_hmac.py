@@ -1,15 +1,15 @@
-"""Access-key authentication: signing a request as it will go out.
+"""Access-key authentication: signing a request as it will be sent.
 
 The service computes the signature over the request line and the body that it receives, so what has
-to be signed is not ``request.url`` but what the transport makes of it. Tried against a raw socket,
-with azure-core 1.31 to 1.41: ``requests`` upper-cases escapes, drops the needless ones, removes dot
-segments and quotes what may not stand in a URL; ``aiohttp`` does the same and also resolves escapes
-of characters that may stand bare (``8%3Aacs`` goes out as ``8:acs``, ``x=%2F`` as ``x=/``, a space
-in a query as ``+``). Neither offers a form that the other leaves alone, and their releases differ,
-so a URL that is not plain is put through the very library that will send it. The request keeps its
-URL and its body.
+to be signed is not ``request.url`` but what the transport makes of it. As seen on a raw socket,
+with azure-core 1.31 to 1.41: ``requests`` upper-cases escapes, drops unnecessary ones, removes dot
+segments and escapes characters that are not allowed in a URL; ``aiohttp`` does the same and also
+decodes escapes of characters that need none (``8%3Aacs`` is sent as ``8:acs``, ``x=%2F`` as
+``x=/``, a space in a query as ``+``). There is no form that both leave unchanged, and their
+releases differ, so a URL that is not plain is passed through the very library that will send it.
+The request's own URL and body are not changed.
 
-Known limit: a transport of another kind is taken to send what ``requests`` would.
+Known limit: any other kind of transport is assumed to send what ``requests`` would.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ if TYPE_CHECKING:
 
     from azure.core.pipeline import PipelineRequest
 
-# A URL that goes out as it is, through requests always, through aiohttp if it has no escapes: no
-# leading double slash, no segment that begins with a dot, no empty query, only characters that may
-# stand bare, and upper-case escapes of characters that may not. Every repetition begins with a
-# character that the one inside it cannot take, so that matching takes linear time.
+# A URL that is sent as it is, by requests always, by aiohttp if it has no escapes: no leading
+# double slash, no segment that begins with a dot, no empty query, only characters that need no
+# escape, and upper-case escapes of characters that do. Every repetition begins with a character
+# that the one inside it cannot match, so that matching takes linear time.
 _BARE = "-A-Za-z0-9._~!$&'()*+,;=:@"
 _ESCAPE = "%(?:2[0-9A-CF]|3[A-F]|40|5[B-E]|60|7[B-D]|[89A-F][0-9A-F])"
 _SENT_AS_IS = re.compile(
@@ -55,15 +55,15 @@ _SENT_AS_IS = re.compile(
     rf"(?:\?(?=.)[{_BARE}/?]*(?:{_ESCAPE}[{_BARE}/?]*)*)?)"
 )
 
-# No service takes a URL as long as that, and quoting one takes the libraries long.
+# No service accepts URLs that long, and the libraries are slow to quote them.
 _LONGEST_URL = 32_768
 _LONGEST_CHAIN_OF_TRANSPORTS = 10
 
 
 class HMACCredentialsPolicy(SansIOHTTPPolicy[Any, Any]):
-    """Signs requests with an access key, in a ``Pipeline`` as in an ``AsyncPipeline``.
+    """Signs requests with an access key, in a ``Pipeline`` or an ``AsyncPipeline``.
 
-    It belongs behind the retry policy, so that each try is signed afresh. It sets the headers
+    It belongs after the retry policy, so that each attempt is signed anew. It sets the headers
     ``Host``, ``x-ms-date``, ``x-ms-content-sha256``, ``x-ms-return-client-request-id`` and
     ``Authorization``, and leaves the URL and the body as they are. Safe to share between threads
     and event loops; it never blocks.
@@ -71,12 +71,12 @@ class HMACCredentialsPolicy(SansIOHTTPPolicy[Any, Any]):
     :param str endpoint: The endpoint of the resource, ``https://<host>[:<port>]``, or its host
      alone.
     :param access_key: The access key, in base64. The key of an ``AzureKeyCredential`` is read for
-     each request, so that a rotated key counts at once.
+        each request, so a rotated key takes effect at once.
     :type access_key: str or ~azure.core.credentials.AzureKeyCredential
-    :keyword additional_hosts: Further hosts of the service that may have signed requests, over
-     https on its default port: a host name, or one with a leading dot for any subdomain, such as
-     ``.asm.skype.com``. There a request is signed for the resource's host, which goes along as
-     ``x-ms-host``, and ``Host`` is left to the transport.
+    :keyword additional_hosts: Further hosts of the service that may receive signed requests, over
+        https on its default port: a host name, or one with a leading dot for any subdomain, such as
+        ``.asm.skype.com``. A request to one of them is signed for the resource's host, which is
+        sent as ``x-ms-host``, and ``Host`` is left to the transport.
     :paramtype additional_hosts: ~collections.abc.Sequence[str]
     :keyword now: Returns the current time, in Unix seconds; the system's clock if not given.
     :paramtype now: ~collections.abc.Callable[[], float] or None
@@ -99,7 +99,7 @@ class HMACCredentialsPolicy(SansIOHTTPPolicy[Any, Any]):
         hosts = parse_additional_hosts(additional_hosts)
         self._destinations = Destinations(parse_endpoint(endpoint), hosts)
         self._credential = as_key_credential(access_key)
-        self._decoded = ("", b"")  # a key and its bytes; replaced as one, for threads share it
+        self._decoded = ("", b"")  # a key and its bytes, replaced together: threads share them
         self._now = now
 
     def __reduce__(self) -> Any:
@@ -110,9 +110,9 @@ class HMACCredentialsPolicy(SansIOHTTPPolicy[Any, Any]):
         """Sign the request.
 
         :param ~azure.core.pipeline.PipelineRequest request: The request. The option
-         ``enforce_https=False`` admits plain http to a loopback address.
-        :raises ~azure.core.exceptions.ClientAuthenticationError: If the request goes to another
-         host than the endpoint's and the additional ones, or over plain http.
+            ``enforce_https=False`` allows plain http to a loopback address.
+        :raises ~azure.core.exceptions.ClientAuthenticationError: If the request goes to a host
+            other than the endpoint's and the additional ones, or over plain http.
         :raises TypeError: If the body can be read only once, or is made by the transport, as
          multipart forms are.
         :raises ValueError: If the URL has more than 32,768 characters.
@@ -132,7 +132,7 @@ class HMACCredentialsPolicy(SansIOHTTPPolicy[Any, Any]):
             # Transports would set Host themselves; set here, it is the one that was signed.
             headers["Host"] = host
         else:
-            headers.pop("Host", None)  # it may be that of a try before a redirect
+            headers.pop("Host", None)  # it may be left by an attempt before a redirect
         headers["x-ms-return-client-request-id"] = "true"
         headers["x-ms-date"] = date
         headers["x-ms-content-sha256"] = content_hash
@@ -168,7 +168,7 @@ def _sent_target(url: str, transport: object) -> str:
 
     prepared = PreparedRequest()
     prepared.prepare_url(url, None)
-    # Not prepared.path_url: some releases change a leading double slash on the way from there.
+    # Not prepared.path_url: some releases change a leading double slash after that.
     return HTTPAdapter().request_url(prepared, None)
 
 
@@ -177,8 +177,8 @@ def _is_aiohttp(transport: object) -> bool:
         return False
     from azure.core.pipeline.transport import AioHttpTransport
 
-    # Those that wrap another hold it as _transport, azure-core's own too.
-    for _ in range(_LONGEST_CHAIN_OF_TRANSPORTS):  # mocks have all attributes, without end
+    # Transports that wrap another hold it as _transport, azure-core's own included.
+    for _ in range(_LONGEST_CHAIN_OF_TRANSPORTS):  # that of a mock, with any attribute, is endless
         if isinstance(transport, AioHttpTransport):
             return True
         transport = getattr(transport, "_transport", None)
@@ -196,7 +196,7 @@ def _sent_body(http_request: Any) -> bytes:
     if isinstance(body, str):
         encoded = body.encode()
         if len(encoded) != len(body) and "Content-Length" in http_request.headers:
-            # azure-core counted characters, and aiohttp would cut the text at that many bytes.
+            # azure-core counted characters, and aiohttp would truncate the text to that many bytes.
             http_request.headers["Content-Length"] = str(len(encoded))
         return encoded
     if isinstance(body, (bytes, bytearray, memoryview)):

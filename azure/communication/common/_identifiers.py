@@ -1,10 +1,11 @@
-"""The identifier models, and the one table by which raw ids are read and written.
+"""The identifier models, and the one table for reading and writing raw ids.
 
 An identifier is its class and its raw id; ``properties`` are read from the raw id when asked for.
-What a constructor was given is kept only where the raw id says something else. That makes parsing
-cheap, and it leaves one place, ``_read``, that knows what a raw id means to a class.
+The arguments of a constructor are kept only where the raw id says something else. That makes
+parsing cheap, and leaves one place, ``_read``, that knows what a raw id means to a class.
 
-This module stands at the bottom: it imports neither azure-core nor pydantic nor its own siblings.
+This module is the lowest layer: it imports neither azure-core nor pydantic nor other modules of the
+package.
 """
 
 from collections.abc import Mapping
@@ -29,25 +30,25 @@ else:
 
 
 class _AnyCaseMeta(EnumMeta):
-    """Finds members by name in any case, as azure-core's metaclass does, which costs its import."""
+    """Finds members by name in any case, as azure-core's metaclass does, but without its import."""
 
     def __getitem__(cls, name: str) -> Any:
         return super().__getitem__(_upper(name))
 
     def __getattr__(cls, name: str) -> Any:
-        # Names with an underscore are asked for while the class has no members yet.
+        # Names with an underscore are looked up before the class has any members.
         if not name.startswith("_") and _upper(name) in cls._member_map_:
             return cls._member_map_[_upper(name)]
         raise AttributeError(name)
 
 
 def _upper(name: str) -> str:
-    # Unicode has letters that are no ASCII but have ASCII capitals: a dotless i, a long s.
+    # Some letters outside ASCII have ASCII capitals: the dotless i, the long s.
     return name.upper() if name.isascii() else name
 
 
 class _AnyCaseEnum(str, Enum, metaclass=_AnyCaseMeta):
-    """A text enum whose values are its names, in one case or the other."""
+    """A text enum whose values are its names, in upper or lower case."""
 
     @classmethod
     def _missing_(cls, value: object) -> "Enum | None":
@@ -57,7 +58,7 @@ class _AnyCaseEnum(str, Enum, metaclass=_AnyCaseMeta):
 class CommunicationIdentifierKind(_AnyCaseEnum):
     """The kind of an identifier. Names and values are found in any case.
 
-    Do not rely on ``UNKNOWN``: a later version may know the kind. ``raw_id`` is always there.
+    Do not rely on ``UNKNOWN``: a later version may know the kind. ``raw_id`` is always available.
     """
 
     UNKNOWN = "unknown"
@@ -77,9 +78,10 @@ class CommunicationCloudEnvironment(_AnyCaseEnum):
 
 
 def parse_cloud(cloud: object) -> CommunicationCloudEnvironment | str:
-    """Return the cloud of that name, or the text itself: the service may know clouds we do not.
+    """Return the cloud of that name, or the text itself: the service may add clouds.
 
-    None is the public cloud, as in the SDKs, whose users pass on what JSON may have left out.
+    None is the public cloud, as in the SDKs, whose users pass on values that may be missing from
+    JSON.
     """
     if cloud is None:
         return _PUBLIC
@@ -92,14 +94,28 @@ def parse_cloud(cloud: object) -> CommunicationCloudEnvironment | str:
 
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str):
-        msg = f"{name} must be a str, not {type(value).__name__}"
+        msg = f"{name} must be a str, not {type(value).__name__}{_remedy_for_type(value)}"
         raise TypeError(msg)
-    # The plain text of a str subclass, such as an enum member: its repr evaluates back.
+    # The plain text of a str subclass, such as an enum member, so that its repr can be evaluated.
     return str.__str__(value)
 
 
+def _remedy_for_type(value: object) -> str:
+    if isinstance(value, bytes):
+        return ": decode it"
+    if isinstance(value, Mapping):
+        return ": use deserialize_identifier() for JSON"
+    if hasattr(value, "raw_id"):
+        return ": it is already an identifier"
+    if value is None:
+        return ": is the field it comes from missing?"
+    if isinstance(value, int):
+        return ": write it as text"
+    return ""
+
+
 def _flag(name: str, value: object) -> bool:
-    """Return a flag; None is False, for JSON that leaves it out."""
+    """Return a flag; None, for JSON that leaves it out, is False."""
     if value is not None and not isinstance(value, bool):
         msg = f"{name} must be a bool, not {type(value).__name__}"
         raise TypeError(msg)
@@ -107,7 +123,7 @@ def _flag(name: str, value: object) -> bool:
 
 
 def _core_schema(cls: type, source: Any, handler: Any) -> Any:
-    # The one import that points up: who imports identifiers does not pay for what pydantic asks.
+    # The one import of a higher layer, made late to keep the import of identifiers cheap.
     from ._pydantic import pydantic_core_schema
 
     return pydantic_core_schema(cls)
@@ -132,7 +148,7 @@ class _PydanticProtocolMeta(_ProtocolMeta):
 
 @runtime_checkable
 class CommunicationIdentifier(Protocol, metaclass=_PydanticProtocolMeta):
-    """What every identifier has, those of the Communication SDKs included.
+    """The attributes of every identifier, including those of the Communication SDKs.
 
     A pydantic field of this type takes any identifier.
     """
@@ -146,7 +162,7 @@ class CommunicationIdentifier(Protocol, metaclass=_PydanticProtocolMeta):
     def kind(self) -> Any:
         """The kind of identifier, a :class:`CommunicationIdentifierKind`.
 
-        Each SDK has an enum of its own, and no other type than this fits them all.
+        Each SDK has its own enum, and no type other than ``Any`` fits them all.
         """
         ...
 
@@ -175,9 +191,9 @@ class PhoneNumberProperties(_PhoneNumberValue, total=False):
     """The properties of a :class:`PhoneNumberIdentifier`."""
 
     is_anonymous: bool
-    """Whether the caller hides the number. There if the identifier was made with a raw id."""
+    """Whether the caller hides the number. Present if the identifier was made with a raw id."""
     asserted_id: str
-    """Tells apart connections that share the number. There if the raw id has one."""
+    """Distinguishes connections that share the number. Present if the raw id has one."""
 
 
 class MicrosoftTeamsUserProperties(TypedDict):
@@ -233,7 +249,7 @@ class _Identifier(Generic[_PropertiesT]):
 
     @staticmethod
     def _read(raw_id: str) -> Any:
-        """Return the properties that ``raw_id``, which can be any text, means to this class."""
+        """Return the properties that this class reads from ``raw_id``, which can be any text."""
 
     def _hold(self, raw_id: str, properties: _PropertiesT) -> None:
         _set_raw_id(self, raw_id)
@@ -257,7 +273,7 @@ class _Identifier(Generic[_PropertiesT]):
     def __hash__(self) -> int:
         return hash(self._raw_id)
 
-    if not TYPE_CHECKING:  # a checker that sees these two would let every assignment pass
+    if not TYPE_CHECKING:  # a checker that sees these two would accept every assignment
 
         def __setattr__(self, name, value):
             raise AttributeError(self._immutable(name))
@@ -266,13 +282,13 @@ class _Identifier(Generic[_PropertiesT]):
             raise AttributeError(self._immutable(name))
 
     def _immutable(self, name: str) -> str:
-        return f"cannot change {name!r}: a {type(self).__name__} is immutable, make a new one"
+        return f"cannot change {name!r}: a {type(self).__name__} is immutable; make a new one"
 
     def _arguments(self) -> dict[str, Any]:
-        """Return keyword arguments that make this identifier again."""
+        """Return keyword arguments that recreate this identifier."""
         cls: Any = type(self)
         values = {name: getattr(self, name) for name in cls.__match_args__}
-        # A cloud as plain text needs no name of ours to be evaluated or unpickled.
+        # A cloud as plain text can be evaluated and unpickled without this package.
         arguments = {k: str.__str__(v) if isinstance(v, str) else v for k, v in values.items()}
         twin = cls(**arguments)
         if (twin.raw_id, twin.properties) != (self.raw_id, self.properties):
@@ -287,10 +303,10 @@ class _Identifier(Generic[_PropertiesT]):
         return partial(type(self), **self._arguments()), ()
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        """Take the state of an SDK's own identifier.
+        """Accept the state of an SDK's own identifier.
 
-        Pickles name their class by its module. Once that module has this class under the name, its
-        older pickles are read by it, with the attributes that the SDK's class had.
+        A pickle names its class by module. Once that module has this class under the same name,
+        older pickles are read by this class, with the attributes of the SDK's class.
         """
         if hasattr(self, "_raw_id"):
             msg = f"a {type(self).__name__} is immutable and takes no state"
@@ -298,7 +314,7 @@ class _Identifier(Generic[_PropertiesT]):
         cls: Any = type(self)
         raw_id, properties = state["raw_id"], state["properties"]
         arguments = {name: properties[name] for name in cls.__match_args__ if name in properties}
-        arguments = arguments or {"identifier": raw_id}  # of an unknown one
+        arguments = arguments or {"identifier": raw_id}  # an unknown identifier has no others
         cls.__init__(self, **arguments)
         if (self.raw_id, self.properties) != (raw_id, properties):
             cls.__init__(self, **arguments, raw_id=raw_id)
@@ -310,7 +326,7 @@ class _Identifier(Generic[_PropertiesT]):
         return self
 
 
-# The slots' own setters, for __setattr__ refuses.
+# The slots' own setters, because __setattr__ refuses.
 _slots: Any = _Identifier
 _set_raw_id = _slots._raw_id.__set__
 _set_given = _slots._given.__set__
@@ -354,7 +370,7 @@ class PhoneNumberIdentifier(_Identifier[PhoneNumberProperties]):
     there was a raw id to read them from: a number alone is sent as a number alone.
 
     :param str value: The phone number, in E.164 format; it is not checked.
-    :keyword raw_id: The raw id, if it is known; without it, it is made from ``value``.
+    :keyword raw_id: The raw id, if known; otherwise it is made from ``value``.
     :paramtype raw_id: str or None
     :raises TypeError: If an argument is not a ``str``.
     """
@@ -395,12 +411,12 @@ class MicrosoftTeamsUserIdentifier(_Identifier[MicrosoftTeamsUserProperties]):
     :param str user_id: The user's Entra object id; for an anonymous user, another unique id.
     :keyword is_anonymous: Whether the user joined without signing in. None is False.
     :paramtype is_anonymous: bool or None
-    :keyword cloud: The user's cloud, in any case. An unknown one is kept as it is,
-        and None is the public one.
+    :keyword cloud: The user's cloud, in any case. An unknown cloud is kept
+        as it is, and None is the public cloud.
     :paramtype cloud: str or ~azure.communication.common.CommunicationCloudEnvironment or None
-    :keyword raw_id: The raw id, if it is known; without it, it is made from the rest.
+    :keyword raw_id: The raw id, if known; otherwise it is made from the other arguments.
     :paramtype raw_id: str or None
-    :raises TypeError: If an argument is not of its type.
+    :raises TypeError: If an argument has the wrong type.
     """
 
     __slots__ = ()
@@ -452,10 +468,10 @@ class MicrosoftTeamsAppIdentifier(_Identifier[MicrosoftTeamsAppProperties]):
     """A Microsoft Teams application.
 
     :param str app_id: The application's id.
-    :keyword cloud: The application's cloud, in any case. An unknown one is kept as it is,
-        and None is the public one.
+    :keyword cloud: The application's cloud, in any case. An unknown cloud is kept
+        as it is, and None is the public cloud.
     :paramtype cloud: str or ~azure.communication.common.CommunicationCloudEnvironment or None
-    :keyword raw_id: The raw id, if it is known; without it, it is made from the rest.
+    :keyword raw_id: The raw id, if known; otherwise it is made from the other arguments.
     :paramtype raw_id: str or None
     :raises TypeError: If an argument is not a ``str``.
     """
@@ -501,10 +517,10 @@ class TeamsExtensionUserIdentifier(_Identifier[TeamsExtensionUserProperties]):
     :keyword str user_id: The user's id.
     :keyword str tenant_id: The id of the user's Entra tenant.
     :keyword str resource_id: The id of the Communication Services resource.
-    :keyword cloud: The user's cloud, in any case. An unknown one is kept as it is,
-        and None is the public one.
+    :keyword cloud: The user's cloud, in any case. An unknown cloud is kept
+        as it is, and None is the public cloud.
     :paramtype cloud: str or ~azure.communication.common.CommunicationCloudEnvironment or None
-    :keyword raw_id: The raw id, if it is known; without it, it is made from the rest.
+    :keyword raw_id: The raw id, if known; otherwise it is made from the other arguments.
     :paramtype raw_id: str or None
     :raises TypeError: If an argument is not a ``str``.
     """
@@ -601,8 +617,8 @@ _PUBLIC = CommunicationCloudEnvironment.PUBLIC
 _DOD = CommunicationCloudEnvironment.DOD
 _GCCH = CommunicationCloudEnvironment.GCCH
 
-# Prefix: class, cloud, is_anonymous. What stands behind "acs:" is a Communication user unless it
-# has three parts. The raw id of such a user is its id, so there is nothing to format.
+# Prefix: class, cloud, is_anonymous. What follows "acs:" is a Communication user unless it has
+# three parts. The raw id of such a user is its id, so there is nothing to format.
 _PREFIXES: dict[str, tuple[type[_Identifier[Any]], CommunicationCloudEnvironment, bool]] = {
     "4:": (PhoneNumberIdentifier, _PUBLIC, False),
     "8:acs:": (TeamsExtensionUserIdentifier, _PUBLIC, False),
@@ -648,9 +664,9 @@ def _parse(raw_id: str) -> tuple[CommunicationCloudEnvironment, bool, str]:
 def identifier_from_raw_id(raw_id: str) -> CommunicationIdentifier:
     """Return the identifier that a raw id stands for.
 
-    Use it to restore an identifier from the raw id under which you stored it. Every text is
-    accepted, and the identifier's ``raw_id`` is that text; what this version does not know becomes
-    an :class:`~azure.communication.common.UnknownIdentifier`.
+    Use it to restore an identifier from a stored raw id. Every text is accepted, and the
+    identifier's ``raw_id`` is that text; a kind that this version does not know becomes an
+    :class:`~azure.communication.common.UnknownIdentifier`.
 
     :param str raw_id: The raw id, for example ``"4:+14255550123"``.
     :return: The identifier.
@@ -659,11 +675,11 @@ def identifier_from_raw_id(raw_id: str) -> CommunicationIdentifier:
     """
     if type(raw_id) is not str:
         raw_id = _text("raw_id", raw_id)
-    # A phone number's prefix alone has one colon.
+    # Only a phone number's prefix has one colon.
     cls = (_PREFIXES.get(_prefix(raw_id)) or _PREFIXES.get(raw_id[:2], _NO_PREFIX))[0]
     if cls is TeamsExtensionUserIdentifier and raw_id.count("_") != 2:
         cls = CommunicationUserIdentifier
-    # Past the constructor, which would read the properties that the raw id holds anyway.
+    # Bypasses the constructor, which would read properties that the raw id holds anyway.
     identifier: Any = object.__new__(cls)
     _set_raw_id(identifier, raw_id)
     _set_given(identifier, None)

@@ -1,4 +1,4 @@
-"""What pydantic is told about identifiers; only the hooks of the models import it."""
+"""The pydantic schemas of identifiers; imported only by the hooks of the models."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -34,7 +34,7 @@ def _validate(cls: type, value: object) -> Any:
     elif isinstance(value, Mapping):
         identifier = deserialize_identifier(value)
     else:
-        # pydantic turns a ValueError into its ValidationError, and lets a TypeError pass.
+        # pydantic turns a ValueError into its ValidationError, and lets a TypeError through.
         msg = f"expected an identifier, a raw id or its JSON, not {type(value).__name__}"
         raise ValueError(msg)  # noqa: TRY004
     if not isinstance(identifier, cls):

@@ -2,14 +2,15 @@
 
 Theory of operation
 -------------------
-All that a credential knows of its token is one immutable :class:`State`. Whoever changes it has the
-next one computed here. Nothing in this module knows a thread, a loop, a lock or a clock, so both
-credentials share it, and a model check can walk through all that may happen.
+All that a credential knows about its token is one immutable :class:`State`. Whoever changes it has
+the next one computed here. Nothing in this module knows about threads, loops, locks or clocks, so
+both credentials share it, and a model check can explore all that may happen.
 
-How long a token is still *valid* is the life that is left by the wall clock or by the monotonic
-clock, whichever is less: a suspended machine stops the second, a corrected clock moves the first,
-and either alone would be wrong. For the same reason no time of a refresh is kept as a moment:
-``next_left`` is the life that will be left then, and :func:`due` turns it into seconds from now.
+How long a token is still *valid* is the lifetime left by the wall clock or by the monotonic clock,
+whichever is less: a suspended machine stops the second, a corrected clock moves the first, and
+either alone would be wrong. For the same reason no time of a refresh is kept as a moment:
+``next_left`` is the lifetime that will be left then, and :func:`due` turns it into seconds from
+now.
 
 What a caller does (:func:`decide`):
 
@@ -36,34 +37,32 @@ late: another was started      counts only if it expires later   counts if it is
 =============================  ================================  ===============================
 
 A token that the service refused is dropped (:func:`refuse`) and never returned again. One that is
-refused soon after its issue counts as a failure, or a service that refuses every token would have
-us fetch one for each request.
+refused soon after its issue counts as a failure, or else a service that refuses every token would
+cause a refresh for each request.
 """
 
-import copy
 import enum
-import functools
-import gc
 import itertools
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias
 
 from azure.core.credentials import AccessToken
-from azure.core.exceptions import ClientAuthenticationError
+
+from ._errors import asked_by_refresher, authentication_error, closed, overdue, to_keep
 
 INFINITY = float("inf")
 
 ON_DEMAND_WINDOW_SECONDS = 120  # callers refresh at T-2 min, as the .NET and Python libraries do
 PROACTIVE_WINDOW_SECONDS = 600  # and the background at T-10 min
-REFRESH_SECONDS = 60  # longer than three tries of ten seconds with their back-off
-LONGEST_SPREAD_SECONDS = 3600  # of what has failed with no valid token, in an outage
-RETRY_FLOOR_SECONDS = 5  # between tries that no caller waits for
+REFRESH_SECONDS = 60  # longer than three attempts of ten seconds with their back-off
+LONGEST_SPREAD_SECONDS = 3600  # after expiry, of what fails in an outage
+RETRY_FLOOR_SECONDS = 5  # between attempts that no caller waits for
 FIRST_HOLD_SECONDS, LONGEST_HOLD_SECONDS = 0.5, 30
 LONGEST_RETRY_AFTER_SECONDS = 120
-PATIENCE_SECONDS = 10  # that the caller who started a refresh waits with a valid token in hand
+PATIENCE_SECONDS = 10  # for a refresh that the caller has started while its token is still valid
 # azure-core's policy may keep a token for 60 s past its refresh_on; 15 s remain for the request.
 POLICY_MARGIN_SECONDS = 75
-# A token that is refused, or asked for again with the same claims, so soon after its issue tells
+# A token that is refused, or asked for again with the same claims, this soon after its issue shows
 # that another one will not help.
 YOUNG_SECONDS = 30
 
@@ -110,22 +109,22 @@ class Refresh:
         self.process = 0
         self.is_complete = False
         self.token: AccessToken | None = None
-        """What it brought, for those who asked for its claims."""
+        """What it brought, for callers that asked for its claims."""
         self.expires_at = -INFINITY
         """The expiry of ``token`` by the monotonic clock."""
         self.error: Exception | None = None
-        """What those who waited for it are told, unless there is a token for them."""
+        """What its waiters are told, unless there is a token for them."""
 
     def is_lost(self, now: Now) -> bool:
-        """Tell whether its leader is gone: a thread or loop that a forked child does not have."""
+        """Return whether its leader is gone: a thread or loop that a forked child does not have."""
         return self.process != now.process
 
     def is_overdue(self, now: Now) -> bool:
-        """Tell whether it takes longer than a refresh may."""
+        """Return whether it has taken longer than a refresh may."""
         return now.mono >= self.deadline_at
 
     def is_worth_waiting_for(self, now: Now) -> bool:
-        """Tell whether it is to be expected to end; if not, a newcomer may start another one."""
+        """Return whether it can be expected to end; if not, another caller may start a new one."""
         return not self.is_overdue(now) and not self.is_lost(now)
 
 
@@ -152,11 +151,13 @@ class State:
     """The token's expiry by the monotonic clock."""
     obtained_at: float = -INFINITY
     window: float = 0.0
-    """With how much life left callers start a refresh."""
+    """The lifetime left at which callers start a refresh."""
     next_left: float = 0.0
-    """With how much life left the next try may come, of a caller or the background."""
+    """The lifetime left at which a caller or the background may try next."""
     earliest_left: float = 0.0
-    """The same for the background, where many are due together."""
+    """The same for the background, where many are due together; at the earliest."""
+    latest_left: float = 0.0
+    """At the latest; less than 0 if that is after the token's expiry."""
     claims: str | None = None
     claims_at: float = -INFINITY
     """When a refresh last brought a token for ``claims``."""
@@ -165,7 +166,7 @@ class State:
     hold_until: float = -INFINITY
     """Until then ``error`` is raised where there is no valid token, by the monotonic clock."""
     background_at: float = -INFINITY
-    """The background does not try before, by the monotonic clock."""
+    """The background does not try before this time, by the monotonic clock."""
     error: Exception | None = None
     failures: int = 0
     """How many refreshes in a row failed with no valid token at hand."""
@@ -173,7 +174,7 @@ class State:
     refusals: int = 0
     """How many tokens in a row were refused while they were young."""
     reported: bool = False
-    """Whether the log has been told that a static token has expired."""
+    """Whether the expiry of a static token has been logged."""
 
 
 class Action(enum.Enum):
@@ -194,10 +195,10 @@ class Decision(NamedTuple):
     refresh: Refresh | None = None
     """The refresh to lead or to wait for."""
     patience: float = 0.0
-    """For how many seconds to wait before asking again."""
+    """How many seconds to wait before asking again."""
     error: Exception | None = None
     retry_in: float | None = None
-    """In how many seconds the hold ends during which ``error`` is raised."""
+    """The seconds until the end of the hold, during which ``error`` is raised."""
 
 
 NOTHING = Decision(Action.NOTHING)
@@ -207,7 +208,7 @@ Outcome: TypeAlias = AccessToken | Exception | None
 
 
 class Due(NamedTuple):
-    """In how many seconds the background should refresh, if not too many do then."""
+    """How many seconds from now the background should refresh, unless too many are due then."""
 
     earliest: float
     preferred: float
@@ -215,7 +216,7 @@ class Due(NamedTuple):
 
 
 def life_left(state: State, now: Now) -> float:
-    """Return how many seconds the token is still valid; at most 0 if it is not or there is none."""
+    """Return how many seconds the token is still valid; 0 or less if it is not, or is missing."""
     if state.token is None:
         return 0.0
     return min(state.token.expires_on - now.wall, state.deadline_at - now.mono)
@@ -245,6 +246,7 @@ def start(state: State, token: AccessToken, now: Now, claims: str | None = None)
         window=window,
         next_left=0.0 if state.static else ahead,
         earliest_left=life / 2,
+        latest_left=ahead,
         claims=claims,
         claims_at=now.mono,
         refreshes=state.refreshes,
@@ -285,7 +287,7 @@ def decide(
         refresh.number in inside and not refresh.is_lost(now) for refresh in state.refreshes
     ):  # a refresher must not wait for itself
         if valid is None:
-            return Decision(Action.RAISE, error=_asked_by_refresher())
+            return Decision(Action.RAISE, error=asked_by_refresher())
         return Decision(Action.RETURN, valid)
     if decision.action is Action.LEAD and valid is not None and request.claims is None:
         return decision._replace(patience=min(PATIENCE_SECONDS, left / 2))
@@ -315,9 +317,9 @@ def _decide(
             Action.WAIT, refresh=in_progress, patience=in_progress.deadline_at - now.mono
         )
     if waited is not None and waited in state.refreshes and not waited.is_lost(now):
-        # Another one might hang as well: this caller may be part of it, on a thread of the
-        # refresher's of which nothing is known.
-        return Decision(Action.RAISE, error=overdue())
+        # Another one might hang as well: this caller may be part of it, on a thread that the
+        # refresher started and that is not known here.
+        return Decision(Action.RAISE, error=overdue(REFRESH_SECONDS))
     if now.mono < state.hold_until and state.error is not None:
         return Decision(Action.RAISE, error=state.error, retry_in=state.hold_until - now.mono)
     return _lead(request)
@@ -328,7 +330,7 @@ def _lead(request: Refresh) -> Decision:
 
 
 def _decide_ahead(state: State, now: Now, request: Refresh) -> Decision:
-    """Decide for the background: lead a refresh, or nothing; a timer brings it back."""
+    """Decide for the background: lead a refresh, or do nothing; a timer asks again."""
     if state.closed or now.mono < max(state.hold_until, state.background_at):
         return NOTHING
     left = life_left(state, now)
@@ -338,9 +340,9 @@ def _decide_ahead(state: State, now: Now, request: Refresh) -> Decision:
 
 
 def _blocked_until(state: State, now: Now) -> float:
-    """Return when the background need not mind the refreshes in progress any more.
+    """Return when the background need no longer consider the refreshes in progress.
 
-    An overdue one that it leads itself may hold a worker for ever: it does not start another.
+    An overdue one that it leads itself may occupy a worker forever, so it does not start another.
     """
     times = [
         max(refresh.deadline_at, now.mono + REFRESH_SECONDS if refresh.ahead else -INFINITY)
@@ -351,7 +353,7 @@ def _blocked_until(state: State, now: Now) -> float:
 
 
 def find_in_progress(state: State, now: Now, claims: str | None) -> Refresh | None:
-    """Return a refresh that is worth waiting for; one for claims serves those who need none."""
+    """Return a refresh that is worth waiting for; one with claims also serves callers without."""
     for refresh in state.refreshes:
         if claims in (None, refresh.claims) and refresh.is_worth_waiting_for(now):
             return refresh
@@ -359,7 +361,7 @@ def find_in_progress(state: State, now: Now, claims: str | None) -> Refresh | No
 
 
 def is_usable(state: State, now: Now, refresh: Refresh) -> bool:
-    """Tell whether what a refresh brought may still be handed out."""
+    """Return whether what a refresh brought may still be returned."""
     token = refresh.token
     return (
         token is not None
@@ -370,7 +372,7 @@ def is_usable(state: State, now: Now, refresh: Refresh) -> bool:
 
 
 def lead(state: State, now: Now, refresh: Refresh) -> State:
-    """Return the state with a refresh in progress, without those that nobody should wait for."""
+    """Return the state with a refresh in progress, without those not worth waiting for."""
     refresh.deadline_at = now.mono + REFRESH_SECONDS
     refresh.process = now.process
     others = tuple(r for r in state.refreshes if r.is_worth_waiting_for(now))
@@ -378,9 +380,9 @@ def lead(state: State, now: Now, refresh: Refresh) -> State:
 
 
 def complete(state: State, now: Now, refresh: Refresh, outcome: Outcome, jitter: float) -> State:
-    """Return the state after a refresh has ended, and note in it what those who waited are told.
+    """Return the state after a refresh has ended, and record in it what its waiters are told.
 
-    Completing it again changes nothing, for by then it counts as late.
+    Completing it again changes nothing, because it then counts as late.
 
     :param State state: What was known before.
     :param Now now: The time.
@@ -404,7 +406,8 @@ def complete(state: State, now: Now, refresh: Refresh, outcome: Outcome, jitter:
         refresh.token, refresh.error = outcome, None
         refresh.expires_at = now.mono + outcome.expires_on - now.wall
         if before.token is not None and before.token.token == outcome.token:
-            # The clock may have been set back since it was issued; prolonged, it is a new one.
+            # The clock may have been set back since it was issued; if its expiry is later, it is a
+            # new one.
             is_prolonged = outcome.expires_on > before.token.expires_on
             refresh.expires_at = refresh.expires_at if is_prolonged else before.deadline_at
         return _succeed(state, outcome, now, None if is_late else refresh.claims, is_late=is_late)
@@ -436,8 +439,8 @@ def _succeed(
 ) -> State:
     """Return the state after a refresh that brought a usable token.
 
-    One that expires no later than the current token is no progress: the current one stays, and the
-    next try comes as if this one had failed. An issuer with a cache of its own hands out the same
+    One that expires no later than the current token is no improvement: the current one stays, and
+    the next attempt comes as if this one had failed. An issuer with its own cache returns the same
     token until shortly before it expires.
     """
     left = life_left(state, now)
@@ -462,22 +465,28 @@ def _fail(state: State, error: Exception, now: Now, claims: str | None, jitter: 
     return replace(
         state,
         failures=failures,
-        hold_until=max(state.hold_until, now.mono + hold),  # another may have been told to wait
+        hold_until=max(state.hold_until, now.mono + hold),  # another may have set a longer hold
         background_at=now.mono + max(RETRY_FLOOR_SECONDS, hold),
         error=to_keep(error),
     )
 
 
 def _abandon(state: State, now: Now) -> State:
-    """Return the state after a refresh that ended in nothing: the background tries again soon."""
+    """Return the state after a refresh that was abandoned: the background tries again soon."""
     return replace(state, background_at=now.mono + RETRY_FLOOR_SECONDS)
 
 
 def _postpone(state: State, left: float, now: Now, wait: float = 0.0) -> State:
-    """Return the state in which a valid token is kept and the next try comes later."""
+    """Return the state in which a valid token is kept and the next attempt comes later."""
     quiet = left - state.next_left  # of a token that is fresh
     pause = max(quiet, min(max(RETRY_FLOOR_SECONDS, left / 2, wait), left))
-    return replace(state, next_left=left - pause, earliest_left=left - pause)
+    next_left = left - pause
+    return replace(
+        state,
+        next_left=next_left,
+        earliest_left=next_left,
+        latest_left=-LONGEST_SPREAD_SECONDS,
+    )
 
 
 def refuse(state: State, now: Now, jitter: float) -> State:
@@ -501,7 +510,7 @@ def refuse(state: State, now: Now, jitter: float) -> State:
             "seconds of its issue: check that they are issued by the resource that the client "
             "talks to, for an existing user and with the scopes it needs"
         )
-        error = _authentication_error(msg)
+        error = authentication_error(msg)
     refused = Refused(hash(token.token), token.expires_on, state.deadline_at)
     return State(
         proactive=state.proactive,
@@ -515,7 +524,7 @@ def refuse(state: State, now: Now, jitter: float) -> State:
 
 
 def is_refused(state: State, token: AccessToken) -> bool:
-    """Tell whether it is a token that the service has refused."""
+    """Return whether it is a token that the service has refused."""
     digest = hash(token.token)
     return any(refused.digest == digest for refused in state.refused)
 
@@ -527,9 +536,9 @@ def _still_valid(refused: tuple[Refused, ...], now: Now) -> tuple[Refused, ...]:
 def due(state: State, now: Now) -> Due | None:
     """Return when the background should refresh next, or None if it never should.
 
-    Where many are due together, a valid token may be refreshed earlier, from half of its life on,
-    or, if that failed, later, until callers do it. Without one, they refresh for themselves; then
-    what failed before may be tried within the hour.
+    Where many are due together, a valid token may be refreshed earlier, from half of its lifetime
+    on. What failed before may be tried later, up to an hour after the token's expiry, because
+    callers refresh for themselves by then.
     """
     if state.closed or not state.proactive:
         return None
@@ -539,8 +548,7 @@ def due(state: State, now: Now) -> Due | None:
     if left > 0:
         preferred = max(left - state.next_left, hold)
         earliest = max(left - max(state.earliest_left, state.next_left), hold)
-        is_retry = state.earliest_left <= state.next_left
-        latest = max(preferred, left - state.window) if is_retry else preferred
+        latest = max(left - state.latest_left, preferred)
         return Due(earliest, preferred, latest)
     has_failed = state.background_at > -INFINITY
     return Due(hold, hold, hold + LONGEST_SPREAD_SECONDS if has_failed else hold)
@@ -553,7 +561,7 @@ def refresh_on(state: State, token: AccessToken, now: Now) -> int | None:
     latest = float(token.expires_on - POLICY_MARGIN_SECONDS)
     if state.token is token:
         by_mono = now.wall + (state.deadline_at - now.mono) - state.next_left
-        # Both say the same unless a clock was set; rounded, for their sums differ in the last bit.
+        # Both say the same unless a clock was set; rounded, as their sums differ in the last bit.
         latest = min(latest, token.expires_on - state.next_left, round(by_mono, 3))
     return int(latest)
 
@@ -572,146 +580,6 @@ def retry_after(error: Exception) -> float:
     try:
         response = error.response  # type: ignore[attr-defined]
         wait = int(response.headers.get("Retry-After", 0))
-    except Exception:  # noqa: BLE001 - no HTTP error at all, or an HTTP date
+    except Exception:  # noqa: BLE001 - not an HTTP error, or an HTTP date
         return 0.0
     return float(min(max(wait, 0), LONGEST_RETRY_AFTER_SECONDS))
-
-
-# Errors: what is raised, and copies of what refreshers raise.
-
-
-def closed() -> RuntimeError:
-    """Return the error of a closed credential."""
-    return RuntimeError("The credential has been closed: create a new one")
-
-
-def overdue() -> TimeoutError:
-    """Return the error of those who waited for a refresh that takes too long."""
-    msg = (
-        f"Token refresh did not finish within {REFRESH_SECONDS} seconds: set shorter time-outs in "
-        "token_refresher"
-    )
-    return TimeoutError(msg)
-
-
-def _asked_by_refresher() -> RuntimeError:
-    msg = (
-        "token_refresher requested a token from the credential that it refreshes, which has no "
-        "valid one: give the client that it uses another credential, for example the access key"
-    )
-    return RuntimeError(msg)
-
-
-def detached(error: Exception) -> Exception:
-    """Return a copy of an exception without its traceback, to raise elsewhere.
-
-    Raising one object from several threads would have each of them lengthen the same traceback.
-    It runs code of the user's.
-    """
-    twin: Exception
-    for duplicate in (copy.copy, _copy_without_constructor):
-        try:
-            twin = duplicate(error)
-            if type(twin) is type(error) and str(twin) == str(error):
-                break
-        except Exception:  # noqa: BLE001, S112 - it cannot be copied so, or not even be printed
-            continue
-    else:
-        twin = _authentication_error(_describe(error))
-    set_field(twin, "__traceback__", None)
-    notes = vars(twin).get("__notes__")
-    if notes is not None:  # or a note on one would be a note on all
-        vars(twin)["__notes__"] = list(notes)
-    return twin
-
-
-def set_field(error: Exception, name: str, value: object) -> None:
-    """Set a field of an exception, whose class may refuse that, as a frozen dataclass does."""
-    object.__setattr__(error, name, value)
-
-
-_LONGEST_ATTRIBUTE = 256  # a JSONDecodeError has the whole body in one, for example
-
-
-def to_keep(error: Exception, depth: int = 2) -> Exception:
-    """Return a copy of an exception that leads to plain values alone.
-
-    It has the class and the arguments, numbers and short texts among the attributes, and such
-    copies of the exceptions there. All else is gone, for who could tell which object leads to a
-    frame, or to a request with its Authorization header?
-    """
-    try:
-        twin = detached(error)
-        text = str(twin)
-        _clear(twin, depth)
-        if _says(twin) is None:  # the class makes its text from what is gone
-            twin = _with_text(twin, text)
-        if _is_clear(twin):
-            return twin
-    except Exception:  # noqa: BLE001, S110 - what the user's class does with its fields
-        pass
-    return _authentication_error(_describe(error))
-
-
-def _clear(error: Exception, depth: int) -> None:
-    def kept(value: object, longest: float, otherwise: object) -> object:
-        if isinstance(value, Exception) and depth:  # such as azure-core's inner_exception
-            return to_keep(value, depth - 1)
-        is_short = not isinstance(value, str) or len(value) <= longest
-        is_plain = isinstance(value, (str, int, float, type(None))) and is_short
-        return value if is_plain else otherwise
-
-    for name, value in vars(error).items():
-        if name != "__notes__":
-            vars(error)[name] = kept(value, _LONGEST_ATTRIBUTE, None)
-    args = tuple(kept(arg, INFINITY, type(arg).__name__) for arg in error.args)
-    set_field(error, "args", args)
-
-
-def _is_clear(error: Exception) -> bool:
-    """Tell whether there is nothing but what can be cleared; slots, for example, cannot."""
-    for field in gc.get_referents(error):
-        is_cleared = field is error.args or field is vars(error)
-        if not is_cleared and not isinstance(field, (type, str, int, float, type(None))):
-            return False
-    return True
-
-
-def _with_text(error: Exception, text: str) -> Exception:
-    """Return the same exception with a text that does not depend on its fields."""
-    kind = _with_fixed_text(type(error))  # type: ignore[arg-type]  # a class is hashable
-    twin = kind.__new__(kind, *error.args)
-    vars(twin).update(vars(error), _text=text)
-    return twin
-
-
-@functools.lru_cache
-def _with_fixed_text(kind: type[Exception]) -> type[Exception]:
-    members = {"__module__": kind.__module__, "__str__": lambda self: vars(self)["_text"]}
-    return type(kind.__name__, (kind,), members)
-
-
-def _copy_without_constructor(error: Exception) -> Exception:
-    twin = type(error).__new__(type(error), *error.args)
-    vars(twin).update(vars(error))
-    return twin
-
-
-def _authentication_error(message: str) -> ClientAuthenticationError:
-    """Return an error that knows nothing of what the caller happens to be handling."""
-    error = ClientAuthenticationError(message=message)
-    error.exc_type = error.exc_value = error.exc_traceback = None
-    error.exc_msg = message
-    return error
-
-
-def _describe(error: Exception) -> str:
-    return ": ".join(filter(None, (type(error).__name__, _says(error))))
-
-
-def _says(error: Exception) -> str | None:
-    """Return the text of an exception, if there is no mistake in its class."""
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001 - it is the user's
-        return None

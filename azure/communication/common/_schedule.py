@@ -1,13 +1,13 @@
 """The heap of credentials by due time: one for the thread, and one for each event loop.
 
 It holds weak references only, so a dropped credential is collected without ``close()``; its entry,
-like that of a closed or re-armed one, is skipped when it comes up, or swept out when such entries
-are more than half. A weak reference's callback may run at any time, even while this very code is at
-work, so it only counts.
+like that of a closed or re-armed one, is skipped when its time comes, or swept out once such
+entries are more than half. A weak reference's callback may run at any time, even during this code,
+so it only counts.
 
-No time is kept but the entry's own: it is derived from the state of the cache whenever that
-changes. An entry that comes up stays, due again in a minute, until the state changes again; so
-whatever becomes of the refresh that it led to, the next one comes.
+The only time kept is the entry's own: it is derived from the state of the cache whenever that
+changes. An entry that was due stays, due again in a minute, until the state changes again; so
+whatever becomes of the refresh that it caused, there will be another.
 """
 
 import heapq
@@ -19,10 +19,10 @@ from typing import TypeAlias
 from ._cache import SYSTEM_CLOCK, Clock, TokenCache
 from ._refresh import REFRESH_SECONDS, Due, due
 
-LONGEST_SLEEP_SECONDS = 30  # so long may a suspended machine or a clock that was set go unnoticed
+LONGEST_SLEEP_SECONDS = 30  # for so long, a suspended machine or a clock change may go unnoticed
 # 100 refreshes in 10 seconds are a third of what the identity service allows one resource.
 BUCKET_SECONDS, BUCKET_SIZE = 10, 100
-BATCH = 1_000  # entries looked at in a row
+BATCH = 1_000  # entries examined at a time
 
 _numbers = itertools.count(1)  # for all heaps: a credential may move to another loop's
 
@@ -34,14 +34,14 @@ Entry: TypeAlias = tuple[float, int, Reference, bool]
 class Schedule:
     """A heap of caches by due time. Not thread-safe, except for :meth:`remove`.
 
-    :param clock: Where time and chance come from.
+    :param clock: The source of time and of random numbers.
     :type clock: ~azure.communication.common._cache.Clock
     """
 
     def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
         self._clock = clock
         self._heap: list[Entry] = []
-        self._void = 0  # entries whose cache was dropped, closed or armed anew; about right
+        self._void = 0  # entries whose cache was dropped, closed or re-armed; approximate
         self._buckets: Counter[int] = Counter()
         self._offset = clock.wall() - clock.mono()
         self._on_drop = self._count_void
@@ -51,7 +51,7 @@ class Schedule:
         return len(self._heap)
 
     def add(self, cache: TokenCache) -> None:
-        """Set the timer of a cache by its state; an older entry becomes void."""
+        """Set the timer of a cache according to its state; an older entry becomes void."""
         self.remove(cache)
         self._tidy_up()
         moment = due(cache.state, self._clock.now())
@@ -65,7 +65,7 @@ class Schedule:
             self.remove(cache)
 
     def take(self, changed: dict[Reference, None]) -> None:
-        """Set the timers of what a driver has noted as changed, and take it out of its notes."""
+        """Set the timers of the caches that a driver recorded as changed, and clear the record."""
         noted = list(changed)
         try:
             for reference in noted:
@@ -74,7 +74,7 @@ class Schedule:
                 if cache is not None:
                     self.add(cache)
         except BaseException as error:
-            if not isinstance(error, Exception):  # an interrupt; an error would come again
+            if not isinstance(error, Exception):  # an interrupt; an error would recur
                 changed.update(dict.fromkeys(noted))
             raise
 
@@ -85,7 +85,7 @@ class Schedule:
             self._void += 1
 
     def pop_due(self, limit: int = BATCH) -> list[Reference]:
-        """Return what is due, looking at so many entries at most."""
+        """Return what is due, examining at most ``limit`` entries."""
         self._tidy_up()
         now = self._clock.wall()
         found: list[Reference] = []
@@ -96,14 +96,14 @@ class Schedule:
                 self._drop_first()
                 continue
             _, number, reference, _ = self._heap[0]
-            # One step, so that no interrupt loses it.
+            # A single step, so that no interrupt loses the entry.
             again = (now + REFRESH_SECONDS, number, reference, False)
             self._leave_bucket(heapq.heapreplace(self._heap, again))
             found.append(reference)
         return found
 
     def delay(self) -> float:
-        """Return how many seconds to sleep before the next look, 0 if something is due."""
+        """Return how many seconds to sleep before the next check, 0 if something is due."""
         while self._heap and not _is_live(self._heap[0]):
             self._drop_first()
         if not self._heap:
@@ -116,10 +116,10 @@ class Schedule:
         return [cache for cache, entry in live if cache is not None and cache.entry == entry[1]]
 
     def _spread(self, moment: Due) -> float:
-        """Return in how many seconds a cache is due.
+        """Return the number of seconds after which a cache is due.
 
         A single one is due at the preferred time. Once as many are due in the same ten seconds as
-        the service should see, a random time is tried, from a range that doubles.
+        the service should get, a random time is tried, from a range that doubles.
         """
         earliest, preferred, latest = moment
         now, delay, width = self._clock.wall(), preferred, 0.0
@@ -147,10 +147,10 @@ class Schedule:
             del self._buckets[bucket]
 
     def _tidy_up(self) -> None:
-        """Follow the clock, and sweep where it is worth it."""
+        """Follow changes of the clock, and sweep when it is worthwhile."""
         offset = self._clock.wall() - self._clock.mono()
         step = offset - self._offset
-        if step <= -1:  # set back: what is due stays where the monotonic clock saw it
+        if step <= -1:  # set back: entries stay where they were on the monotonic clock
             self._rebuild([(entry[0] + step, *entry[1:]) for entry in self._heap], offset)
         elif step >= 1:
             self._offset = offset
@@ -161,7 +161,7 @@ class Schedule:
     def _rebuild(self, entries: list[Entry], offset: float) -> None:
         heapq.heapify(entries)
         buckets = Counter(_bucket(entry[0]) for entry in entries if entry[3])
-        # No interrupt comes in between: Python looks for signals at calls and loops.
+        # No interrupt comes in between: Python checks for signals at calls and loops.
         self._heap, self._buckets, self._offset = entries, buckets, offset
 
 

@@ -1,7 +1,7 @@
-"""Identifiers as the REST API's JSON has them.
+"""Identifiers in the JSON of the REST API.
 
-``{"rawId": …}`` and beside it one member, named for the kind, that holds the properties.
-Names are those of the models in camel case, so they are derived and not listed.
+It is ``{"rawId": …}`` with one more member, named after the kind, that holds the properties. Names
+are those of the models in camel case, so they are derived rather than listed.
 """
 
 from collections.abc import Mapping
@@ -42,7 +42,7 @@ MODELS: dict[str, tuple[Any, Any]] = {
     )
 }
 
-# The REST API documents "false if missing" and "public if missing", as the constructors have it.
+# The REST API documents "false if missing" and "public if missing", as the constructors do.
 OPTIONAL = frozenset({"is_anonymous", "cloud"})
 
 
@@ -51,14 +51,14 @@ def serialize_identifier(identifier: CommunicationIdentifier) -> dict[str, Any]:
 
     :param identifier: An identifier of this package or of a Communication SDK.
     :type identifier: ~azure.communication.common.CommunicationIdentifier
-    :return: ``rawId`` and, unless this version does not know the kind, a member named for it.
+    :return: ``rawId`` and, if this version knows the kind, a member named after it.
     :rtype: dict[str, any]
     :raises TypeError: If ``identifier`` is not an identifier.
     """
     if not is_identifier(identifier):
         msg = (
-            "identifier must have raw_id, kind and properties, and a "
-            f"{type(identifier).__name__} does not; identifier_from_raw_id() reads a raw id"
+            "identifier must have raw_id, kind and properties, but a "
+            f"{type(identifier).__name__} does not; use identifier_from_raw_id() for a raw id"
         )
         raise TypeError(msg)
     wire: dict[str, Any] = {"rawId": identifier.raw_id}
@@ -88,19 +88,18 @@ def is_identifier(value: object) -> bool:
 
 def _wire_cloud(cloud: str) -> str:
     known = parse_cloud(cloud)
-    # A text is not ours to change: the service may tell its case apart.
+    # Other text is not changed, because its case may matter to the service.
     return known.lower() if isinstance(known, CommunicationCloudEnvironment) else known
 
 
 def deserialize_identifier(wire: Mapping[str, Any]) -> CommunicationIdentifier:
     """Return the identifier that the REST API's JSON describes.
 
-    Members that this version does not know are ignored, and ``null`` counts as absent. Where there
-    is a ``kind``, it decides. JSON with a ``rawId`` alone, of a kind that this version does not
-    know, or without the model that its kind names gives an
-    :class:`~azure.communication.common.UnknownIdentifier`, as in the other Communication SDKs;
-    :func:`~azure.communication.common.identifier_from_raw_id` reads the raw id itself. Without
-    ``rawId``, the raw id is made from the model.
+    Members that this version does not know are ignored, and ``null`` counts as absent. If there is
+    a ``kind``, it decides. JSON that has only a ``rawId``, a kind that this version does not know,
+    or no model of its kind becomes an :class:`~azure.communication.common.UnknownIdentifier`, as in
+    the other Communication SDKs; :func:`~azure.communication.common.identifier_from_raw_id` reads
+    the raw id itself. If there is no ``rawId``, the raw id is made from the model.
 
     :param wire: The JSON object, for example an identifier in an event.
     :type wire: Mapping[str, any]
@@ -112,18 +111,21 @@ def deserialize_identifier(wire: Mapping[str, Any]) -> CommunicationIdentifier:
         kind.
     """
     if not isinstance(wire, Mapping):
-        msg = f"wire must be a mapping, the decoded JSON object, not {type(wire).__name__}"
+        remedy = ""
+        if isinstance(wire, (str, bytes)):
+            remedy = ": decode JSON with json.loads(), or use identifier_from_raw_id() for a raw id"
+        msg = f"wire must be a mapping, the decoded JSON object, not {type(wire).__name__}{remedy}"
         raise TypeError(msg)
     raw_id = _member(wire, "rawId", str)
     kind = _member(wire, "kind", str)
     models = [name for name in MODELS if wire.get(name) is not None and kind in (None, name)]
     if len(models) > 1:
-        msg = f"an identifier has one model, not several: {', '.join(models)}"
+        msg = f"the identifier must have one model, not several: {', '.join(models)}"
         raise ValueError(msg)
     if models:
         return _read_model(models[0], wire, raw_id)
     if raw_id is None:
-        msg = f"an identifier has the member rawId or one of {', '.join(MODELS)}"
+        msg = f"the identifier must have the member rawId or one of {', '.join(MODELS)}"
         if kind is not None:
             msg = "the member rawId is missing, and there is no model of the kind"
         raise ValueError(msg)

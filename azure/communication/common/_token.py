@@ -1,11 +1,12 @@
-"""From what users and refreshers hand over to a token with an expiry.
+"""Turn what users and refreshers provide into a token with an expiry.
 
 A Communication token is a JWT, and its ``exp`` claim (RFC 7519, section 4.1.4) is all that a client
-needs of it. The signature is never checked: the client holds no key, and the service checks it.
-A JWE (RFC 7516) can be read by the service alone, so its life has to be assumed.
+needs from it. The signature is never checked: the client holds no key, and the service checks it.
+Only the service can read a JWE (RFC 7516), so its lifetime has to be assumed.
 
-Of PyJWT, its base64url decoder is enough. ``jwt.decode`` takes up to six times as long, most of it
-for the signature and for checks that are off here, and its releases disagree on what is malformed.
+Only PyJWT's base64url decoder is used. ``jwt.decode`` takes up to six times as long, mostly for the
+signature and for checks that would be disabled here, and its releases disagree about what is
+malformed.
 
 Nothing here puts a token into an error, so the messages of parsers, which may quote it, are
 dropped.
@@ -25,30 +26,25 @@ _LOGGER = logging.getLogger(__name__)
 TokenLike: TypeAlias = str | AccessToken | AccessTokenInfo
 
 UNDECODABLE_TOKEN_LIFETIME_SECONDS = 600  # what the JavaScript package assumes
-_LAST_EXPIRY = 253_402_300_799  # 9999-12-31T23:59:59Z; far beyond it, sums with the time overflow
+_LAST_EXPIRY = 253_402_300_799  # 9999-12-31T23:59:59Z; far beyond it, sums of times overflow
 
 _ISO_8601 = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}(?::[0-9]{2})?)(?:[.,][0-9]+)?"
     r"(?:[Zz]|([+-][0-9]{2})(?::?([0-9]{2}))?)?"
 )
 
-# Segments without their padding, which no JWT should have, but hand-made ones do.
+# Segments, and their padding, which no JWT should have, but hand-made ones do.
 _SEGMENT, _PADDING = "[A-Za-z0-9_-]", "={0,2}"
 _ANY = rf"\.{_SEGMENT}*{_PADDING}"
 _JWS = re.compile(rf"({_SEGMENT}+){_PADDING}\.({_SEGMENT}+){_PADDING}{_ANY}")
 _JWE = re.compile(rf"({_SEGMENT}+){_PADDING}{_ANY * 4}")
 _B64TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # what an Authorization header can carry, RFC 6750
+_WHITE_SPACE = re.compile(r"\s")
 _ACCESS_KEY = re.compile(r"[A-Za-z0-9+/]{40,}={0,2}")
 
 _REMEDY = (
-    "pass the bare JWT, which is the 'token' part of the identity service's response, or an "
+    "use the bare JWT, which is the 'token' part of the identity service's response, or an "
     "AccessToken"
-)
-_REMEDIES_BY_TYPE: tuple[tuple[type | tuple[type, ...], str], ...] = (
-    ((bytes, bytearray), ": decode it"),
-    (Mapping, ": use its 'token'"),
-    (tuple, ": use the element that holds the token"),
-    (type(None), ": does the function return the token?"),
 )
 
 
@@ -78,13 +74,14 @@ def read_token(
 
     :param value: The text or object.
     :param float now: The current Unix time in seconds.
-    :param undecodable_token_lifetime: Life in seconds of a token whose expiry cannot be read. If it
-        is ``None``, only an encrypted token (JWE) may be unreadable, and lives for 600 seconds.
+    :param undecodable_token_lifetime: The lifetime in seconds of a token whose expiry cannot be
+        read. If it is ``None``, only an encrypted token (JWE) may be unreadable, and its lifetime
+        is 600 seconds.
     :type undecodable_token_lifetime: float or None
     :param str source: What the value is called in an error, for example ``"token"``.
     :return: The token, with ``expires_on`` in Unix seconds.
     :rtype: ~azure.core.credentials.AccessToken
-    :raises TypeError: If the value is none of the three.
+    :raises TypeError: If the value is not one of the three.
     :raises ValueError: If the token is empty or its expiry cannot be read. The message says what to
         do, in fewer than 200 characters.
     """
@@ -100,12 +97,14 @@ def read_token(
             remedy = "pass seconds since 1970, as time.time() returns them"
             _refuse_expiry(expiry, f"{source}: its expires_on", remedy)
         return RedactedAccessToken(value.token, int(expiry))
+    remedy = ": does the function return the token?" if value is None else _remedy_for_type(value)
     expected = "a str, an AccessToken or an AccessTokenInfo"
-    raise _wrong_type(value, source, expected)
+    msg = f"{source} must be {expected}, not {_name(value)}{remedy}"
+    raise TypeError(msg)
 
 
 def check_token_text(token: object, source: str) -> None:
-    """Check that a token is text that a header can carry, so that no transport has to quote it.
+    """Check that a header can carry a token, so that no transport quotes it in an error.
 
     :param token: The text of the token, whoever issued it.
     :param str source: What it is called in an error.
@@ -113,23 +112,35 @@ def check_token_text(token: object, source: str) -> None:
     :raises ValueError: If it is empty, or not printable ASCII.
     """
     if not isinstance(token, str):
-        raise _wrong_type(token, source, "a str")
+        msg = f"{source} must be a str, not {_name(token)}{_remedy_for_type(token)}"
+        raise TypeError(msg)
     if not token or not token.isascii() or not token.isprintable():
         msg = f"{source} must be printable ASCII and not empty: strip spaces and line breaks"
         raise ValueError(msg)
 
 
-def _wrong_type(value: object, source: str, expected: str) -> TypeError:
-    remedy = next((text for kind, text in _REMEDIES_BY_TYPE if isinstance(value, kind)), "")
-    return TypeError(f"{source} must be {expected}, not {_name(value)}{remedy}")
+def _remedy_for_type(value: object) -> str:
+    if isinstance(value, (bytes, bytearray)):
+        return ": decode it"
+    if isinstance(value, Mapping):
+        return ": use its 'token'"
+    if isinstance(value, tuple):
+        return ": use the element that holds the token"
+    if value is None:
+        return ": is it missing from the response?"
+    if hasattr(value, "get_token") or hasattr(value, "get_token_info"):
+        return ": pass it as token_credential, with resource_endpoint"
+    if hasattr(value, "token"):
+        return ": use its 'token' attribute"
+    return ""
 
 
 def load_decoder() -> Callable[[str], bytes]:
     """Import PyJWT and return its base64url decoder.
 
-    Importing it takes 50 ms where cryptography is installed, which no import of this package should
-    cost. A thread that will read tokens in the background must not be the first to do it: a process
-    that forks during an import leaves the child waiting for the import's lock for ever.
+    Importing it takes 50 ms where cryptography is installed, too long for the import of this
+    package. A background thread must not be the first to import it: if the process forks during an
+    import, the child waits for the import lock forever.
     """
     from jwt.utils import base64url_decode
 
@@ -153,7 +164,7 @@ def decode_jwt(token: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
 
 
 def is_encrypted(token: str) -> bool:
-    """Tell whether a token is a JWE, which only the service can read.
+    """Return whether a token is a JWE, which only the service can read.
 
     :param str token: Any text.
     :rtype: bool
@@ -164,10 +175,10 @@ def is_encrypted(token: str) -> bool:
 
 
 def read_time(text: object) -> int | None:
-    """Return a time in ISO 8601 as Unix seconds, rounded down, or None if it is none.
+    """Return a time in ISO 8601 as Unix seconds, rounded down, or None if it is not one.
 
-    ``datetime.fromisoformat`` takes neither seven digits nor ``Z`` before Python 3.11. A time
-    without an offset is taken as UTC.
+    Before Python 3.11, ``datetime.fromisoformat`` accepts neither seven fractional digits nor
+    ``Z``. A time without an offset is taken to be UTC.
     """
     match = _ISO_8601.fullmatch(text) if isinstance(text, str) else None
     if match is None:
@@ -178,7 +189,7 @@ def read_time(text: object) -> int | None:
     except ValueError:  # there is no such day, hour or offset
         return None
     seconds = int(moment.timestamp())
-    # .NET's unset time is in the year 1, and an offset may lead out of the year 9999.
+    # .NET's unset time is in the year 1, and an offset may take a time beyond the year 9999.
     return seconds if 0 < seconds <= _LAST_EXPIRY else None
 
 
@@ -189,14 +200,16 @@ def _read_expiry(token: str, now: float, lifetime: float | None, source: str) ->
         if _is_expiry(exp):
             return int(exp)
         if lifetime is None:
-            _refuse_expiry(exp, f"{source}: its 'exp' claim", _REMEDY)
+            remedy = "use the JWT as the identity service issued it, or an AccessToken"
+            _refuse_expiry(exp, f"{source}: its 'exp' claim", remedy)
     elif is_encrypted(token):
         if lifetime is None:
             _warn_once_about_encrypted_token()
             lifetime = UNDECODABLE_TOKEN_LIFETIME_SECONDS
     elif lifetime is None or not _B64TOKEN.fullmatch(token):
         remedy = _remedy(token, can_be_opaque=lifetime is not None)
-        msg = f"{source} is not a JWT ({len(token)} characters): {remedy}"
+        problem = f"is not a JWT ({len(token)} characters)" if token else "is empty"
+        msg = f"{source} {problem}: {remedy}"
         raise ValueError(msg)
     return int(now + lifetime)
 
@@ -204,36 +217,38 @@ def _read_expiry(token: str, now: float, lifetime: float | None, source: str) ->
 def _read_json(segment: str) -> object:
     try:
         return json.loads(load_decoder()(segment))
-    except (ValueError, RecursionError):  # the former is what all of binascii, UTF-8 and JSON raise
+    except (ValueError, RecursionError):  # binascii, UTF-8 and JSON all raise the former
         return None
 
 
 def _remedy(text: str, *, can_be_opaque: bool) -> str:
-    """Return what to do about a text that is no token."""
+    """Return what to do about a text that is not a token."""
     if "accesskey=" in text[:1000].lower():
         return (
-            "it is a connection string. Pass the bare JWT that CommunicationIdentityClient issues "
+            "it is a connection string. Use the bare JWT that CommunicationIdentityClient issues "
             "for a user"
         )
     if text.lstrip().startswith("{"):
-        return "pass the bare JWT, which is the 'token' part of this response"
-    if text[:6].lower() == "bearer" or text != text.strip("\"' \t\r\n"):
-        return "pass the bare JWT, without 'Bearer', quotes, spaces or line breaks"
+        return "use the bare JWT, which is the 'token' part of this response"
+    if text[:6].lower() == "bearer" or text != text.strip("\"'") or _WHITE_SPACE.search(text):
+        return "use the bare JWT, without 'Bearer', quotes, spaces or line breaks"
+    if text.startswith("eyJ"):
+        return "it begins like one, but is cut short or changed; use the bare JWT as it was issued"
     if can_be_opaque:
-        return "pass the bare JWT, or text that an Authorization header can carry"
+        return "use the bare JWT, or text that an Authorization header can carry"
     if _ACCESS_KEY.fullmatch(text):
         return (
-            "it looks like an access key. Pass the bare JWT that CommunicationIdentityClient "
+            "it looks like an access key. Use the bare JWT that CommunicationIdentityClient "
             "issues for a user"
         )
-    return f"{_REMEDY}; or set undecodable_token_lifetime"
+    return f"{_REMEDY}; or set undecodable_token_lifetime" if _B64TOKEN.fullmatch(text) else _REMEDY
 
 
 def _refuse_expiry(expiry: object, what: str, remedy: str) -> NoReturn:
     if expiry is None:
         problem = "is missing"
     elif isinstance(expiry, (int, float)) and not isinstance(expiry, bool):
-        problem = "is out of range"  # as milliseconds are
+        problem = "is out of range for Unix seconds (milliseconds?)"
     else:
         problem = f"must be Unix seconds, not {_name(expiry)}"
     msg = f"{what} {problem}; {remedy}"
@@ -257,8 +272,8 @@ def _warn_once_about_encrypted_token() -> None:
     if not _encrypted_token_seen:
         _encrypted_token_seen = True
         _LOGGER.warning(
-            "The expiry of an encrypted token (JWE) cannot be read, so it is taken to live for %d "
-            "seconds. Set undecodable_token_lifetime, or pass an AccessToken with its expires_on, "
-            "to say how long it really lives.",
+            "The expiry of an encrypted token (JWE) cannot be read, so its lifetime is assumed to "
+            "be %d seconds. Set undecodable_token_lifetime, or pass an AccessToken with its "
+            "expires_on, to give the real one.",
             UNDECODABLE_TOKEN_LIFETIME_SECONDS,
         )

@@ -4,7 +4,7 @@ Those tests import ``devtools_testutils``, which plays back recordings that no s
 holds. So files whose tests need recordings are left out, unless the stand-in for the service takes
 the place of the recordings: then the SDK believes that it runs live, and those files run alone.
 
-Two things are mended, for both worlds alike, so that the tests show what they are meant to show.
+Two things are mended, in both worlds, so that the tests show what they are meant to show.
 """
 
 import importlib

@@ -143,7 +143,7 @@ def host(worker: Any, settings: dict[str, str]) -> Iterator[FunctionsHost]:
 
 
 async def settle() -> None:
-    """End what the sample would go on with: its first refresh, and its connections."""
+    """End what the sample would continue with: its first refresh, and its connections."""
     await asyncio.gather(*own_scheduler()._in_progress)
     await sys.modules["clients"].async_connections().close()
 

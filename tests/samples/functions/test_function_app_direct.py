@@ -85,7 +85,7 @@ def test_tokens_are_issued(app: Any, room: Room, service: LocalService) -> None:
 
 
 def test_app_shares_no_token_of_its_own(app: Any, room: Room, service: LocalService) -> None:
-    """Who holds a function key may send as the app's user through the app, and in no other way."""
+    """A function key allows sending as the app's user through the app, and in no other way."""
     other_case = "8:acs:" + room.user.removeprefix("8:acs:").upper()
     bodies: list[object] = [{"rawId": room.user}, {"rawId": other_case}]
     answers = run(app, *(app.issue_token(request(body)) for body in bodies))
@@ -108,7 +108,7 @@ NOT_JSON = {
 
 @pytest.mark.parametrize("body", NOT_JSON.values(), ids=NOT_JSON)
 def test_body_that_is_not_json(app: Any, room: Room, service: LocalService, body: bytes) -> None:
-    """It is the caller's mistake in every function, and leads to no request."""
+    """It is the caller's mistake in every function, and causes no request."""
     from azure.functions import HttpRequest
 
     module = sys.modules["invitations"]
@@ -124,7 +124,7 @@ def test_body_that_is_not_json(app: Any, room: Room, service: LocalService, body
 def test_thread_id_that_is_none(
     app: Any, room: Room, service: LocalService, thread_id: str
 ) -> None:
-    """A thread's id that would lead to another resource is not found, without a request."""
+    """A thread id that would reach another resource is not found, and no request is made."""
     requests = [request({"content": "Hello"}, thread_id=thread_id) for _ in range(2)]
     answers = [*run(app, app.send_message(requests[0])), app.send_message_sync(requests[1])]
     assert [answer.status_code for answer in answers] == [404, 404]

@@ -1,7 +1,7 @@
 """One async credential in six threads of the worker's pool at once, each with ``asyncio.run``.
 
-A credential with an ``asyncio.Lock`` answers one of six such invocations, fails most others for the
-lock is bound to a different event loop, and never ends the rest.
+A credential with an ``asyncio.Lock`` answers one of six such invocations, fails most others because
+the lock is bound to a different event loop, and never ends the rest.
 """
 
 from __future__ import annotations

@@ -481,7 +481,7 @@ def test_sample_runs_as_the_readme_says(worker: Any) -> None:
     assert run.returncode == 0, run.stdout + run.stderr
     assert "had the statuses 201.\n" in run.stdout
     assert run.stdout.endswith("Requests answered with 401: 0.\n")
-    # Of each credential at least two, for its tokens are replaced after three seconds of eight.
+    # At least two of each credential, because its tokens are replaced after three seconds of eight.
     [tokens] = re.findall(r"two credentials needed (\d+) tokens", run.stdout)
     assert int(tokens) >= 4
     assert "eyJ" not in run.stdout + run.stderr

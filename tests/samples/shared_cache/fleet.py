@@ -197,7 +197,7 @@ class Member:
             self._loop.run_until_complete(refresh())
 
     def forget(self) -> None:
-        """Drop all credentials, as a process does that starts anew."""
+        """Drop all credentials, as a process that starts again does."""
         for credential in self._credentials.values():
             self._settle(credential.close())
         self._credentials.clear()

@@ -265,7 +265,7 @@ def test_value_that_changes_while_a_token_is_issued(
 
 
 LOCKS = {
-    "for ever": ["set", f"{KEY}:lock", "x"],
+    "forever": ["set", f"{KEY}:lock", "x"],
     "for a day": ["set", f"{KEY}:lock", "x", "ex", "86400"],
     "for two seconds too long": ["set", f"{KEY}:lock", "x", "px", "12000"],
     "by a list": ["lpush", f"{KEY}:lock", "x"],

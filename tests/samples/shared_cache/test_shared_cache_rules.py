@@ -132,12 +132,12 @@ def test_content_that_is_not_ours(content: str) -> None:
 
 
 def test_record_does_not_show_its_token() -> None:
-    """A traceback that prints its locals has no token of ours."""
+    """A traceback that prints its locals shows none of our tokens."""
     assert "secret" not in repr(Record("key", "secret", 30, 20, None))
 
 
 def test_name_is_keyed() -> None:
-    """Who guesses a user's id cannot tell the user's key; it goes by the last of our keys alone."""
+    """A guessed user id does not reveal the user's key, which depends on the last of our keys."""
     first, last = Fernet.generate_key().decode(), Fernet.generate_key().decode()
     name = name_of(f"{first}, {last}", "8:acs:resource_user")
     assert re.fullmatch("acs-token:[0-9a-f]{64}", name)
@@ -149,7 +149,7 @@ def test_name_is_keyed() -> None:
 
 @pytest.mark.parametrize("keys", ["", "short", f"{Fernet.generate_key().decode()},c2VjcmV0"])
 def test_bad_keys(keys: str) -> None:
-    """The error says what they must be, and leads to none."""
+    """The error says what they must be, and refers to none of them."""
     with pytest.raises(ValueError, match="keys must be Fernet keys") as caught:
         SharedTokenCache("redis://localhost", keys)
     assert not keys or keys not in str(caught.value)
@@ -158,7 +158,7 @@ def test_bad_keys(keys: str) -> None:
 
 @pytest.mark.parametrize("url", ["localhost", "redis://:pass/word@localhost:6379"])
 def test_bad_url(url: str) -> None:
-    """The error shows no part of it, for that may be the password, and leads to none."""
+    """The error shows no part of it, which may be the password, and refers to none."""
     with pytest.raises(ValueError, match="url must be one that redis-py can read") as caught:
         SharedTokenCache(url, KEY)
     assert "pass'" not in str(caught.value)

@@ -36,7 +36,7 @@ def before(member: Member, script: str, act: Callable[[], object]) -> None:
 
 
 def test_one_issue_for_all(join: Join, ledger: Ledger, server: RedisServer) -> None:
-    """The first member issues, the others and those that start anew take its token."""
+    """The first member issues, the others and those that start again take its token."""
     first, second = join(), join()
     token = first.get_token(USER)
     assert second.get_token(USER) == token
@@ -154,7 +154,7 @@ def test_late_to_drop(join: Join, ledger: Ledger) -> None:
 
 
 def test_value_that_changes_its_type(join: Join, ledger: Ledger, server: RedisServer) -> None:
-    """A value that becomes one of another type before it is dropped does no harm."""
+    """A value that changes its type before it is dropped does no harm."""
     first = join()
     first.refuse(USER, first.get_token(USER))
 
@@ -172,8 +172,8 @@ def test_value_that_changes_its_type(join: Join, ledger: Ledger, server: RedisSe
 def test_value_that_is_no_answer_while_waiting(
     join: Join, ledger: Ledger, server: RedisServer
 ) -> None:
-    """Who waits after a refusal leaves what others store meanwhile, even if it cannot tell whether
-    that is later than the refusal.
+    """Whoever waits after a refusal leaves alone what others store meanwhile, even if it cannot
+    tell whether that is later than the refusal.
     """
     first, found = join(), []
     old = first.get_token(USER)
@@ -215,7 +215,7 @@ def test_replaced_by_a_newcomer(
 
 
 def test_late_to_lock(join: Join, ledger: Ledger, server: RedisServer) -> None:
-    """Who gets the lock after another has issued looks again, and frees it."""
+    """Whoever gets the lock after another has issued looks again, and frees it."""
     first, second = join(), join()
     token = []
     before(second, LOCK, lambda: token.append(first.get_token(USER)))
@@ -230,7 +230,7 @@ def test_refused_again_and_again(join: Join, ledger: Ledger, clock: Clock) -> No
     tokens = [first.get_token(USER)]
     assert second.get_token(USER) == tokens[0]
     for member, other in ((first, second), (second, first)):
-        clock.advance(30)  # or the credentials would think that it is of no use to go on
+        clock.advance(30)  # or the credentials would not try again yet
         member.refuse(USER, tokens[-1])
         other.refuse(USER, tokens[-1])
         tokens.append(member.get_token(USER))
@@ -254,7 +254,7 @@ def test_refused_in_the_window(join: Join, ledger: Ledger, clock: Clock) -> None
 
 def test_revoked_while_there_are_two(join: Join, ledger: Ledger) -> None:
     """A member whose own token was refused does not take another that is as old as the refusal,
-    for all of a user's tokens are revoked at once.
+    because all of a user's tokens are revoked at once.
     """
     first, second = join(), join()
     second.cache._retry_at = float("inf")  # as if Redis had failed
@@ -312,7 +312,7 @@ def test_wait_for_the_issuer(join: Join, ledger: Ledger) -> None:
 def test_wait_for_too_long(
     join: Join, ledger: Ledger, server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who has waited long enough issues without the lock, shares it, and leaves the lock alone."""
+    """After waiting long enough, a member issues without the lock, and leaves the lock alone."""
     monkeypatch.setattr(shared_token_cache, "WAIT_SECONDS", 0)
     server.cli("set", LOCK_KEY, "another's")
     token = join().get_token(USER)
@@ -324,7 +324,7 @@ def test_wait_for_too_long(
 def test_slow_holder(
     join: Join, ledger: Ledger, server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Who comes back after the lock has expired neither overwrites a newer token nor releases
+    """Whoever comes back after the lock has expired neither overwrites a newer token nor releases
     another's lock.
     """
     slow, quick = join(), join()
@@ -435,7 +435,7 @@ def test_access_token(join: Join, text: str) -> None:
 
 
 def test_unusable_result(join: Join, ledger: Ledger, server: RedisServer) -> None:
-    """What is no token is refused as the credential refuses it, and not stored."""
+    """What is not a token is refused as the credential refuses it, and not stored."""
     member = join()
     member.issue = lambda user: "Bearer secret"
     with pytest.raises(ValueError, match="not a JWT") as caught:
@@ -472,7 +472,7 @@ def test_what_redis_sees(
 def test_tampered_value(
     join: Join, ledger: Ledger, server: RedisServer, caplog: pytest.LogCaptureFixture, kind: str
 ) -> None:
-    """What was not stored there by a member is dropped, and a token issued anew for everybody."""
+    """What was not stored there by a member is dropped, and a new token is issued for everybody."""
     first, second, third = join(), join(), join()
     old = first.get_token(USER).token
     other = first.get_token("8:acs:resource_other").token

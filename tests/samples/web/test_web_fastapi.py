@@ -50,7 +50,7 @@ def url() -> Iterator[str]:
 @pytest.mark.parametrize("headers", [{}, {"X-MS-CLIENT-PRINCIPAL-ID": "mallory"}])
 @pytest.mark.parametrize("path", ["token", f"threads/{THREAD}/messages"])
 def test_sign_in(url: str, path: str, headers: dict[str, str]) -> None:
-    """Who has not signed in gets nothing."""
+    """Whoever has not signed in gets nothing."""
     answer = requests.post(f"{url}/{path}", json={"content": "x"}, headers=headers, timeout=10)
     assert answer.status_code == 401
 

@@ -86,7 +86,7 @@ def url() -> Iterator[str]:
 @pytest.mark.parametrize("headers", [{}, {"X-MS-CLIENT-PRINCIPAL-ID": "app"}])
 @pytest.mark.parametrize("path", ["token", "threads/t/messages", "threads/t/announcements"])
 def test_sign_in(url: str, path: str, headers: dict[str, str]) -> None:
-    """Who has not signed in gets nothing, and the app's own user is nobody's account."""
+    """Whoever has not signed in gets nothing, and the app's own user is nobody's account."""
     answer = requests.post(f"{url}/{path}", json={"content": "x"}, headers=headers, timeout=10)
     assert answer.status_code == 401
 

@@ -1,1 +1,1 @@
-"""The drivers of the synchronous names; the package itself is their door."""
+"""The synchronous drivers; the package itself exports their public names."""

@@ -3,25 +3,25 @@
 Theory of operation
 -------------------
 A caller asks the cache what to do and does it: it returns the token, leads the refresh, or waits
-and asks again. Whatever ends a refresh that it leads, an interrupt included, the refresh is
-completed, twice: the second time is for an interrupt that comes into the first.
+and asks again. However a refresh that it leads ends, even by an interrupt, the refresh is completed
+twice: the second time in case an interrupt cut the first one short.
 """
 
 import inspect
 import queue
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from contextvars import Token
 from types import TracebackType
 from typing import Any, overload
 
 from azure.core.credentials import AccessToken, AccessTokenInfo, TokenProvider, TokenRequestOptions
-from typing_extensions import Self  # azure-core has loaded it by now
+from typing_extensions import Self  # azure-core has already imported it
 
 from .. import _token
 from .._arguments import read_arguments
 from .._cache import REFRESHING, CachedTokenCredential, TokenCache, error_to_raise
-from .._refresh import NOTHING, Action, Decision, Outcome, Refresh, closed
+from .._errors import closed
+from .._refresh import NOTHING, Action, Decision, Outcome, Refresh
 from .._token import TokenLike
 from ._scheduler import arm, check_threads
 
@@ -35,33 +35,34 @@ class CommunicationTokenCredential(CachedTokenCredential):
     one of three sources: a static token, a callback, or a Microsoft Entra credential whose tokens
     the resource exchanges.
 
-    A refresh starts two minutes before expiry, or at half of a shorter life, on the thread of one
-    caller, while other callers go on with the valid token. With ``proactive_refresh`` a shared
-    background thread refreshes ten minutes before expiry, so that no caller has to. Without a valid
-    token, callers wait for the one refresh that is under way and share its result or failure.
+    A refresh starts two minutes before expiry, or halfway through a shorter lifetime, on the thread
+    of one caller, while other callers keep using the valid token. With ``proactive_refresh`` a
+    shared background thread refreshes ten minutes before expiry, so that no caller has to. Without
+    a valid token, callers wait for the one refresh in progress and share its result or failure.
 
     Thread-safe: share one instance between clients. Constructing it does no I/O. After a fork, the
-    child goes on with the token and refreshes for itself.
+    child keeps using the token and refreshes it for itself.
 
     :param token: The user's token, which the identity service issued: a JWT, or an ``AccessToken``
-        or ``AccessTokenInfo`` that says when it expires. With ``token_refresher``, the first one.
+        or ``AccessTokenInfo`` that says when it expires. With ``token_refresher``, it is the
+        initial token.
     :type token: str or ~azure.core.credentials.AccessToken or
         ~azure.core.credentials.AccessTokenInfo or None
     :keyword token_refresher: Called without arguments to get a new token in one of the same forms.
-        It must not return a cached token that is about to expire, and should give its own requests
+        It must not return a cached token that is about to expire, and its own requests should have
         a time-out below 60 seconds. It runs on a caller's thread, or on a background thread if
         ``proactive_refresh`` is set.
     :paramtype token_refresher: callable or None
     :keyword bool proactive_refresh: Refresh in the background, ten minutes before expiry, from
         construction until ``close``. A credential that is no longer referenced stops by itself.
-    :keyword undecodable_token_lifetime: How many seconds a token lives whose expiry cannot be read.
-        Giving it admits opaque tokens. By default only an encrypted token (JWE) is admitted, for
-        600 seconds.
+    :keyword undecodable_token_lifetime: The lifetime in seconds to assume for a token whose expiry
+        cannot be read. If it is set, opaque tokens are accepted. By default only encrypted tokens
+        (JWE) are, with a lifetime of 600 seconds.
     :paramtype undecodable_token_lifetime: float or None
-    :keyword str resource_endpoint: The endpoint of the resource, ``https://<name>.communication
-        .azure.com``, where the Entra tokens are exchanged.
-    :keyword token_credential: The credential that issues the Entra tokens, for example one of
-        azure-identity. It is not closed with this one.
+    :keyword str resource_endpoint: The endpoint of the resource that exchanges the Entra tokens:
+        ``https://<name>.communication.azure.com``.
+    :keyword token_credential: The credential that issues the Entra tokens, for example one from
+        azure-identity. It is not closed together with this credential.
     :paramtype token_credential: ~azure.core.credentials.TokenCredential or
         ~azure.core.credentials.SupportsTokenInfo
     :keyword scopes: Scopes of the Entra token, all under
@@ -69,7 +70,7 @@ class CommunicationTokenCredential(CachedTokenCredential):
         ``https://auth.msft.communication.azure.com/``. Default:
         ``https://communication.azure.com/clients/.default``.
     :paramtype scopes: str or list[str] or None
-    :raises TypeError: If the arguments make none of the three forms, or have a wrong type.
+    :raises TypeError: If the arguments match none of the three forms, or have a wrong type.
     :raises ValueError: If the token's expiry cannot be read, or another value is invalid.
     """
 
@@ -128,8 +129,8 @@ class CommunicationTokenCredential(CachedTokenCredential):
         elif token_refresher is not None:
             if inspect.iscoroutinefunction(token_refresher):
                 msg = (
-                    "token_refresher is an async function: use the credential of the same name in "
-                    "azure.communication.common.aio, or a plain function"
+                    "token_refresher is an async function: pass a plain function, or import the "
+                    "credential from azure.communication.common.aio"
                 )
                 raise TypeError(msg)
             source = _Refresher(token_refresher)
@@ -147,20 +148,20 @@ class CommunicationTokenCredential(CachedTokenCredential):
             self._cache.changed()
 
     def get_token(self, *scopes: str, **kwargs: Any) -> AccessToken:
-        """Return a valid token, refreshing it first where needed.
+        """Return a valid token, refreshing it first if needed.
 
-        Returns at once while the token is fresh. In the last two minutes of its life one caller
-        refreshes it and blocks for as long as that takes. Without a valid token, others wait for
-        it, for at most 60 seconds. Safe to call from several threads.
+        Returns at once while the token is fresh. In the last two minutes of its lifetime, one
+        caller refreshes it and blocks for as long as that takes. Without a valid token, the others
+        wait for that, for at most 60 seconds. Safe to call from several threads.
 
         :param str scopes: Ignored; accepted for protocol compatibility.
-        :keyword claims: Claims of a challenge. They force one new token, and go on to the Entra
-            credential in the Entra form.
+        :keyword claims: Claims of a challenge. They force one new token and, in the Entra form, are
+            passed on to the Entra credential.
         :paramtype claims: str or None
-        :keyword tenant_id: Goes on to the Entra credential in the Entra form.
+        :keyword tenant_id: Passed on to the Entra credential in the Entra form.
         :paramtype tenant_id: str or None
-        :keyword bool enable_cae: Goes on to the Entra credential in the Entra form. Other keywords
-            are ignored.
+        :keyword bool enable_cae: Passed on to the Entra credential in the Entra form. Other
+            keywords are ignored.
         :return: The token, with ``expires_on`` in Unix seconds. Its ``repr`` does not show it.
         :rtype: ~azure.core.credentials.AccessToken
         :raises RuntimeError: If the credential has been closed.
@@ -168,7 +169,7 @@ class CommunicationTokenCredential(CachedTokenCredential):
         :raises ValueError: If the refresher returned an expired or an unreadable token.
         :raises Exception: What the refresher raised, if there is no valid token.
         """
-        # The keywords have no names here: three defaults would make this path slower by a tenth.
+        # The keywords are not named here: three defaults would make this path slower by a tenth.
         wall, mono, fresh_on, fresh_at, token = self._cache.snapshot.fast
         if wall() < fresh_on and mono() < fresh_at and not kwargs:
             return token  # type: ignore[return-value]  # there is one until then
@@ -177,7 +178,7 @@ class CommunicationTokenCredential(CachedTokenCredential):
     def get_token_info(
         self, *scopes: str, options: TokenRequestOptions | None = None
     ) -> AccessTokenInfo:
-        """Return a valid token with the time at which to ask again, refreshing it where needed.
+        """Return a valid token with the time at which to ask again, refreshing it if needed.
 
         Blocks and raises as :meth:`get_token` does.
 
@@ -191,10 +192,10 @@ class CommunicationTokenCredential(CachedTokenCredential):
         return self._cache.info(self.get_token(*scopes, **(options or {})))
 
     def close(self) -> None:
-        """End the use of the credential and forget its token.
+        """Close the credential and forget its token.
 
-        Does not block, not even for a refresher that is running: its result is dropped, and those
-        who wait for it get the error of a closed credential, as does any later ``get_token``.
+        Does not block, not even for a refresher that is running: its result is dropped, and callers
+        that wait for it get the error of a closed credential, as does any later ``get_token``.
         Closing again has no effect.
         """
         self._cache.close()
@@ -214,7 +215,7 @@ class CommunicationTokenCredential(CachedTokenCredential):
 
 
 class _Refresher:
-    """The source of tokens that is a function of the user's."""
+    """The source of tokens that calls a function of the user."""
 
     __slots__ = ("_function",)
 
@@ -227,22 +228,22 @@ class _Refresher:
         if inspect.isawaitable(value):
             _discard(value)
             msg = (
-                "token_refresher returned an awaitable: use the credential of the same name in "
-                "azure.communication.common.aio, or a function that returns the token"
+                "token_refresher returned an awaitable: return the token itself, or import the "
+                "credential from azure.communication.common.aio"
             )
             raise TypeError(msg)
         return value
 
     def prepare(self) -> None:
-        """Load what reading its result needs: a fork during an import hangs the child."""
+        """Import what reading its result needs: a fork during an import would hang the child."""
         _token.load_decoder()
 
 
 class _Waiter:
-    """A thread that waits.
+    """A waiting thread.
 
-    A queue, since a finalizer or a signal handler may wake it on this very thread. An event has a
-    lock that the thread might hold then.
+    It uses a queue, because a finalizer or a signal handler may wake it on the same thread. An
+    event has a lock that the thread might be holding then.
     """
 
     __slots__ = ("_calls",)
@@ -255,7 +256,7 @@ class _Waiter:
         return False
 
     def wait(self, seconds: float) -> None:
-        if type(self._calls).__module__ != "_queue":  # but gevent's: a put need not wake its hub
+        if type(self._calls).__module__ != "_queue":  # it is gevent's: a put may not wake its hub
             seconds = min(seconds, LOOK_SECONDS)
         with suppress(queue.Empty):
             self._calls.get(timeout=seconds)
@@ -268,7 +269,7 @@ def _obtain(cache: TokenCache, options: dict[str, Any]) -> AccessToken:
     try:
         raise result
     finally:
-        del result  # or its traceback would lead back to it, a cycle
+        del result  # or its traceback would refer to it, a cycle
 
 
 def _result(cache: TokenCache, options: dict[str, Any]) -> AccessToken | Exception:
@@ -276,21 +277,10 @@ def _result(cache: TokenCache, options: dict[str, Any]) -> AccessToken | Excepti
     claims = options.get("claims") or None
     waited: Refresh | None = None
     led: Refresh | None = None
-    request, decision = Refresh(claims), NOTHING
-    outcome: Outcome = None
+    decision = NOTHING
     try:
         while True:
-            mark = _mark(request)
-            try:
-                try:
-                    decision = cache.begin(request, waited)
-                    if decision.action is Action.LEAD:
-                        outcome = _call(cache, options)
-                finally:
-                    cache.complete(request, outcome)
-            finally:  # again, if an interrupt came into it
-                cache.complete(request, outcome)
-                REFRESHING.reset(mark)
+            decision = _attempt(cache, Refresh(claims), waited, options)
             if decision.token is not None:
                 return decision.token
             if decision.action is Action.RAISE:
@@ -300,23 +290,43 @@ def _result(cache: TokenCache, options: dict[str, Any]) -> AccessToken | Excepti
                 _wait(cache, decision)
             else:
                 led = waited
-            request, outcome = Refresh(claims), None
     finally:
-        # The traceback of the refresher's error leads back to this frame: a cycle, if it led on.
-        del request, decision, outcome, waited, led
+        del decision, waited, led  # as in _attempt
 
 
-def _mark(request: Refresh) -> Token[frozenset[int]]:
-    """Have what runs here from now on, a finalizer for example, not wait for this refresh."""
-    return REFRESHING.set(REFRESHING.get() | {request.number})
+def _attempt(
+    cache: TokenCache, request: Refresh, waited: Refresh | None, options: dict[str, Any]
+) -> Decision:
+    """Ask what to do, and lead the refresh, from beginning to end, if that is the decision."""
+    decision, outcome = NOTHING, None
+    # Keeps what runs here from now on, such as a finalizer, from waiting for this refresh.
+    mark = REFRESHING.set(REFRESHING.get() | {request.number})
+    try:
+        try:
+            decision = cache.begin(request, waited)
+            if decision.action is Action.LEAD:
+                outcome = _call(cache, options, is_background=request.ahead)
+            return decision
+        finally:
+            cache.complete(request, outcome)
+    finally:  # again, in case an interrupt cut it short
+        cache.complete(request, outcome)
+        REFRESHING.reset(mark)
+        # The traceback of the refresher's error refers to this frame: a cycle, if this frame
+        # referred to the error.
+        del request, waited, decision, outcome
 
 
-def _call(cache: TokenCache, options: dict[str, Any]) -> Outcome:
-    """Call the source of tokens, and return what came of it."""
+def _call(cache: TokenCache, options: dict[str, Any], *, is_background: bool) -> Outcome:
+    """Call the source of tokens, and return the outcome."""
     try:
         return cache.read(cache.request(options))
     except Exception as error:  # noqa: BLE001 - the refresher is the user's
         return error
+    except BaseException as error:
+        if is_background:  # there is no caller to interrupt
+            return RuntimeError(f"token_refresher raised {type(error).__name__}")
+        raise
 
 
 def _wait(cache: TokenCache, decision: Decision) -> None:
@@ -331,30 +341,9 @@ def _wait(cache: TokenCache, decision: Decision) -> None:
 
 
 def _refresh_ahead(cache: TokenCache) -> None:
-    """Refresh in the background, if it should be; called on a worker."""
-    request, decision = Refresh(ahead=True), NOTHING
-    outcome: Outcome = None
-    mark = _mark(request)
-    try:
-        try:
-            decision = cache.begin(request)
-            if decision.action is Action.LEAD:
-                outcome = _call_in_background(cache)
-            else:
-                cache.changed()
-        finally:
-            cache.complete(request, outcome)
-    finally:  # again, if an interrupt came into it
-        cache.complete(request, outcome)
-        REFRESHING.reset(mark)
-        del request, decision, outcome  # to which the traceback of the refresher's error leads back
-
-
-def _call_in_background(cache: TokenCache) -> Outcome:
-    try:
-        return _call(cache, {})
-    except BaseException as error:  # noqa: BLE001 - there is no caller to interrupt
-        return RuntimeError(f"token_refresher raised {type(error).__name__}")
+    """Refresh in the background if due; called on a worker."""
+    if _attempt(cache, Refresh(ahead=True), None, {}).action is Action.NOTHING:
+        cache.changed()
 
 
 def _arm(cache: TokenCache) -> None:
@@ -362,7 +351,7 @@ def _arm(cache: TokenCache) -> None:
 
 
 def _discard(value: Any) -> None:
-    """End an awaitable that nobody will await, so that it does not warn of that."""
+    """End an awaitable that nobody will await, so that it does not warn about that."""
     for name in ("close", "cancel"):  # a coroutine has the first, a task or future the second
         if hasattr(value, name):
             getattr(value, name)()

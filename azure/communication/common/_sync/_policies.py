@@ -32,33 +32,33 @@ def get_authentication_policy(
 ) -> HMACCredentialsPolicy | BearerTokenCredentialPolicy[Any, Any]:
     """Return the policy that authenticates the requests of a client with its credential.
 
-    Put it behind the redirect policy and the retry policy, where it sees the URL of each try, and
-    before those that only look, such as logging. It refuses any request that would carry the
-    credential to another host than the endpoint's and ``additional_hosts``, or over plain http; the
-    request option ``enforce_https=False`` admits plain http to a loopback address, for tests. A
-    policy behind it that rewrites the URL, such as a redirect policy, carries the credential along,
-    wherever that leads.
+    Place it after the redirect policy and the retry policy, where it sees the URL of each attempt,
+    and before policies that only observe, such as logging. It refuses any request that would carry
+    the credential to a host other than the endpoint's and ``additional_hosts``, or over plain http;
+    the request option ``enforce_https=False`` allows plain http to a loopback address, for tests. A
+    later policy that rewrites the URL, such as a redirect policy, takes the credential along,
+    wherever the new URL points.
 
-    With a token credential, a request that is answered with 401 has the token that it carried
-    invalidated, if the credential has ``invalidate_token``, and is sent once more if there is
-    another token and the body can be read again. The answer to that is the caller's, as is the 401
-    if there was no other try. Asking the credential may block.
+    With a token credential, a 401 invalidates the token that the request carried, if the credential
+    has ``invalidate_token``. The request is sent once more if there is another token and the body
+    can be read again, and the caller gets the response to that; otherwise, it gets the 401. Asking
+    the credential may block.
 
-    A credential that has ``invalidate_token``, as those of this package, is asked for each request,
-    and its token is not kept here; of any other, azure-core's policy keeps the token until shortly
-    before it expires.
+    A credential that has ``invalidate_token``, such as those of this package, is asked for each
+    request, and its token is not kept here; the token of any other credential is kept by
+    azure-core's policy until shortly before it expires.
 
-    Make one for each client, for azure-core links a policy to the pipeline that it is part of.
-    Threads may share it with the client.
+    Create one for each client, because azure-core links a policy to the pipeline that it is part
+    of. Threads may share it along with the client.
 
     :param str endpoint: The endpoint of the resource, ``https://<host>[:<port>]``.
     :param credential: An access key in base64, an ``AzureKeyCredential``, whose key may be rotated,
         or a token credential.
     :type credential: str or ~azure.core.credentials.AzureKeyCredential or
         ~azure.core.credentials.TokenCredential or ~azure.core.credentials.SupportsTokenInfo
-    :keyword additional_hosts: Further hosts of the service that may have the credential, over https
-        on its default port: a host name, or one with a leading dot for any subdomain, such as
-        ``.asm.skype.com``. The resource's host goes along as ``x-ms-host``.
+    :keyword additional_hosts: Further hosts of the service that may receive the credential, over
+        https on its default port: a host name, or one with a leading dot for any subdomain, such as
+        ``.asm.skype.com``. The resource's host is sent as ``x-ms-host``.
     :paramtype additional_hosts: ~collections.abc.Sequence[str]
     :return: The policy.
     :rtype: ~azure.communication.common.HMACCredentialsPolicy or
@@ -75,7 +75,7 @@ def get_authentication_policy(
 
 
 class _CheckedCredential:
-    """A credential whose tokens are checked, before azure-core makes a header of them."""
+    """A credential whose tokens are checked before azure-core makes a header of them."""
 
     def __init__(self, credential: Any) -> None:
         self._credential = credential
@@ -85,11 +85,11 @@ class _CheckedCredential:
 
 
 class _BearerTokenPolicy(BearerTokenCredentialPolicy[Any, Any]):
-    """azure-core's policy, with revocation and with a look at where the token goes.
+    """azure-core's policy, with revocation and a check of where the token goes.
 
-    azure-core drops the token that it keeps after any 401, even one that has come meanwhile, and
-    another thread may find none between two looks.
-    So a refused one is marked instead.
+    After any 401, azure-core drops the token that it keeps, even one that has arrived in the
+    meantime, and another thread may find none between two reads. So a refused token is marked
+    instead.
     """
 
     def __init__(self, rules: Bearer, credential: Any) -> None:
@@ -123,7 +123,7 @@ class _BearerTokenPolicy(BearerTokenCredentialPolicy[Any, Any]):
     def _reauthorize(
         self, request: PipelineRequest[Any], response: PipelineResponse[Any, Any]
     ) -> bool:
-        """Give the request another token than the one that was sent; tell whether there is one."""
+        """Give the request a token other than the one sent; return whether there is one."""
         sent = hash(sent_token(request))
         claims = read_claims(request, response)
         try:
@@ -132,7 +132,7 @@ class _BearerTokenPolicy(BearerTokenCredentialPolicy[Any, Any]):
             else:
                 self.on_request(request)
         except Exception as error:
-            if claims:  # someone may have to sign in anew
+            if claims:  # someone may have to sign in again
                 raise error from HttpResponseError(response=response.http_response)
             _LOGGER.warning("The service rejected the token, and there is no other.", exc_info=True)
             return False  # whatever the credential raises, the 401 is the answer

@@ -2,21 +2,21 @@
 
 Theory of operation
 -------------------
-Whoever changes a cache notes that in the scheduler, in a dictionary that C code guards, and wakes
-its thread, which alone takes it out and touches the :class:`Schedule`. The thread sleeps for
-at most 30 seconds at a stretch and reads the wall clock after each, since a suspended machine's
-time does not count as slept. User code runs on the workers, which end when idle, so that a
-refresher that hangs delays nobody else. All of them are daemon threads: none delays the
-interpreter's exit.
+Whoever changes a cache records that in the scheduler, in a dictionary whose operations are atomic,
+and wakes its thread; only that thread clears the record and touches the :class:`Schedule`. The
+thread sleeps for at most 30 seconds at a time and then reads the wall clock, because time during
+which the machine is suspended does not count as sleep. User code runs on the workers, which end
+when idle, so that a refresher that hangs delays nobody else. All of them are daemon threads: none
+delays the interpreter's exit.
 
-The thread begins with the first armed credential and ends when there has been none for a while.
-With it the scheduler retires; what is noted meanwhile goes on to the next one. A forked
-child has none of the threads, and gets a scheduler of its own at its first use: the dictionary of
+The thread starts with the first armed credential and ends when there has been none for a while. The
+scheduler retires with it; what is recorded in the meantime is passed on to the next one. A forked
+child has none of the threads, and gets its own scheduler at its first use: the dictionary of
 schedulers is keyed by process id, and ``setdefault`` is atomic. The at-fork hook makes that first
 use take the slow path; without the hook (uWSGI forks in C) the credential arms itself when its
 token comes due.
 
-Queues and threads are looked up in their modules when they are needed, for gevent replaces them
+Queues and threads are looked up in their modules when they are needed, because gevent replaces them
 there.
 """
 
@@ -39,8 +39,8 @@ IDLE_SECONDS = 10
 MAX_WORKERS = 8
 
 _OUTDATED = (
-    "threads have been replaced (as gevent does) since the first credential with proactive_refresh "
-    "was made: call gevent.monkey.patch_all(), or what corresponds to it, before that"
+    "threading was patched, as gevent does, after the first credential with proactive_refresh was "
+    "created: call gevent.monkey.patch_all(), or its equivalent, before that"
 )
 
 RefreshAhead = Callable[[TokenCache], object]
@@ -51,7 +51,7 @@ class Scheduler:
 
     :param refresh: Refreshes a cache if it should be; called on a worker.
     :type refresh: ~collections.abc.Callable[[TokenCache], object]
-    :param clock: Where time and chance come from.
+    :param clock: The source of time and of random numbers.
     :type clock: ~azure.communication.common._cache.Clock
     """
 
@@ -59,7 +59,8 @@ class Scheduler:
         self.refresh = refresh
         self.schedule = Schedule(clock)
         self.workers = Workers(refresh, self.wake)
-        # Weak, for is_alive() may end what it looks at if it is interrupted (before Python 3.13).
+        # Weak, instead of asking is_alive(), which may end what it is asked about if it is
+        # interrupted (before Python 3.13).
         self.runner: dict[str, weakref.ref[threading.Thread]] = {}
         self.is_retired = False
         self._changed: dict[Reference, None] = {}
@@ -67,17 +68,17 @@ class Scheduler:
 
     @property
     def has_died(self) -> bool:
-        """Tell whether the thread is gone: an interrupt came before it could do anything."""
+        """Return whether the thread is gone: an interrupt came before it could do anything."""
         reference = self.runner.get("thread")
         return reference is not None and reference() is None
 
     @property
     def is_outdated(self) -> bool:
-        """Tell whether gevent, or the like, has replaced threads since this one was started."""
+        """Return whether gevent, or the like, has replaced threads since this one was started."""
         return type(self._calls) is not queue.SimpleQueue
 
     def add(self, cache: TokenCache) -> None:
-        """Have a cache looked at, now that it has changed. Does not block; may start the thread."""
+        """Record that a cache has changed. Does not block; may start the thread."""
         self._changed[weakref.ref(cache)] = None
         if self.runner:
             if self._calls.empty():
@@ -86,10 +87,10 @@ class Scheduler:
         thread = new_thread(self._run)
         reference = weakref.ref(thread)
         if self.runner.setdefault("thread", reference) is reference and not start(thread):
-            self.runner.clear()  # the next one may find that there are threads
+            self.runner.clear()  # the next call may be able to start it
 
     def wake(self) -> None:
-        """Have the thread look at what there is to do."""
+        """Make the thread check what there is to do."""
         self._calls.put(None)
 
     def run_due(self) -> float:
@@ -101,12 +102,12 @@ class Scheduler:
         return self.schedule.delay()
 
     def look_after_fork(self) -> None:
-        """Have each armed credential notice at its next use that its process is a new one."""
+        """Make each armed credential notice at its next use that its process is a new one."""
         for cache in self._caches():
             cache.look_after_fork()
 
     def retire(self) -> None:
-        """Give way to the next scheduler. Who adds to this one meanwhile adds to that as well."""
+        """Give way to the next scheduler. Whoever adds to this one meanwhile adds to both."""
         process = os.getpid()
         if _schedulers.get(process) is self:
             _schedulers.pop(process, None)
@@ -128,15 +129,15 @@ class Scheduler:
                         break
                     was_empty = is_empty
                     self._sleep(IDLE_SECONDS if is_empty else delay)
-                except Exception:  # noqa: BLE001 - the thread goes on, or nobody would be refreshed
+                except Exception:  # noqa: BLE001 - the thread must not end
                     report_exception()
             self.retire()
         except BaseException:
-            self.retire()  # and the next one goes on
+            self.retire()  # so that the next one takes over
             raise
 
     def _sleep(self, seconds: float) -> None:
-        """Sleep until there is a call, for so long at most."""
+        """Sleep until there is a call, for at most ``seconds``."""
         with suppress(queue.Empty):
             self._calls.get(timeout=seconds)
             while True:
@@ -150,11 +151,11 @@ class Scheduler:
 class Workers:
     """At most eight daemon threads that refresh the caches handed to them, in order.
 
-    One thread hands over; each cache waits at most once.
+    Only one thread submits; each cache waits at most once.
 
     :param refresh: Refreshes a cache if it should be.
     :type refresh: ~collections.abc.Callable[[TokenCache], object]
-    :param wake: Called by a worker that leaves others' work waiting: :meth:`start_needed` is due.
+    :param wake: Called by a worker that leaves caches waiting: :meth:`start_needed` is due.
     :type wake: ~collections.abc.Callable[[], object]
     """
 
@@ -197,11 +198,11 @@ class Workers:
         while self._wait_for_call(threading.current_thread()):
             try:
                 self._refresh_next()
-            except Exception:  # noqa: BLE001 - not the refresher's: a log handler's, say
+            except Exception:  # noqa: BLE001 - of a log handler, say
                 report_exception()
 
     def _wait_for_call(self, me: threading.Thread) -> bool:
-        """Wait until there is something to do; tell whether there is."""
+        """Wait until there is something to do; return whether there is."""
         try:
             self._idle[me] = None
             with suppress(queue.Empty):
@@ -209,7 +210,7 @@ class Workers:
                 return True
         finally:
             self._idle.pop(me, None)
-        return bool(self._waiting)  # since just now
+        return bool(self._waiting)  # something may have just arrived
 
     def _refresh_next(self) -> None:
         try:
@@ -232,18 +233,18 @@ _warned = False
 
 
 def start(thread: threading.Thread) -> bool:
-    """Start a daemon thread; where there can be none, say so once and leave it to the callers."""
+    """Start a daemon thread; if that fails, log it once and leave refreshing to the callers."""
     global _warned
     try:
         thread.daemon = True  # which a sub-interpreter may refuse
         thread.start()
-    except RuntimeError as error:  # the limit of threads, or the interpreter is about to exit
+    except RuntimeError as error:  # too many threads, or the interpreter is about to exit
         if not _warned:
             _warned = True
             _LOGGER.warning(
                 "Proactive refresh is off: no thread could be started (%s). Tokens are refreshed "
                 "on demand.",
-                str(error),  # whose frames lead to the credential
+                str(error),  # not the error, whose frames refer to the credential
             )
         return False
     return True
@@ -260,7 +261,7 @@ _has_hook = False
 
 
 def scheduler(refresh: RefreshAhead) -> Scheduler:
-    """Return this process's scheduler, made at its first use."""
+    """Return this process's scheduler, which is created at its first use."""
     global _has_hook
     process = os.getpid()
     found = _schedulers.get(process)
@@ -296,7 +297,7 @@ def arm(cache: TokenCache, refresh: RefreshAhead) -> None:
         return
     while True:
         found = scheduler(refresh)
-        if found.is_outdated:  # callers go on refreshing
+        if found.is_outdated:  # callers keep refreshing
             return
         found.add(cache)
         if not found.is_retired:
@@ -304,9 +305,9 @@ def arm(cache: TokenCache, refresh: RefreshAhead) -> None:
 
 
 def check_threads(refresh: RefreshAhead) -> None:
-    """Refuse to begin proactive refresh if gevent, or the like, has come in between.
+    """Refuse proactive refresh if gevent, or the like, has patched threads in the meantime.
 
-    The background thread is a real one then, and whatever it starts is a greenlet of its own hub,
+    The background thread is then a real one, and whatever it starts is a greenlet of its own hub,
     which would stand still while the thread sleeps.
     """
     if scheduler(refresh).is_outdated:

@@ -1,4 +1,4 @@
-"""The asynchronous twins of the credential and the policies, under the same names."""
+"""The asynchronous counterparts of the credential and the policies, under the same names."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -3,12 +3,12 @@
 Theory of operation
 -------------------
 A caller asks the cache what to do and does it: it returns the token, starts the refresh as a task,
-or waits and asks again. The task ends the refresh from its done callback, which comes even if the
-task was cancelled before its first step; and it gives up after 60 seconds.
+or waits and asks again. The task's done callback completes the refresh, even if the task was
+cancelled before its first step; the task gives up after 60 seconds.
 
-Nothing of asyncio is shared between loops. Each waiting loop has a future of its own, done from
-wherever the refresh ends, so one credential serves any number of loops and threads. A refresh whose
-loop has stopped is nobody's to wait for; those who wait on another loop look for that now and then.
+Loops share no objects of asyncio. Each waiting loop has its own future, which is completed from
+wherever the refresh ends, so one credential serves any number of loops and threads. Nobody waits
+for a refresh whose loop has stopped; waiters on other loops check for that every second.
 """
 
 import asyncio
@@ -19,12 +19,13 @@ from typing import Any, overload
 
 from azure.core.credentials import AccessToken, AccessTokenInfo, TokenRequestOptions
 from azure.core.credentials_async import AsyncTokenProvider
-from typing_extensions import Self  # azure-core has loaded it by now
+from typing_extensions import Self  # azure-core has already imported it
 
 from .. import _token
 from .._arguments import read_arguments
 from .._cache import REFRESHING, CachedTokenCredential, TokenCache, error_to_raise
-from .._refresh import REFRESH_SECONDS, Action, Now, Outcome, Refresh, closed, overdue
+from .._errors import closed, overdue
+from .._refresh import REFRESH_SECONDS, Action, Now, Outcome, Refresh
 from .._token import TokenLike
 from ._scheduler import Loop, arm, is_elsewhere, running_loop
 
@@ -38,36 +39,37 @@ class CommunicationTokenCredential(CachedTokenCredential):
     comes from one of three sources: a static token, a callback, or a Microsoft Entra credential
     whose tokens the resource exchanges.
 
-    A refresh starts two minutes before expiry, or at half of a shorter life. It is a task of its
-    own: a caller that is cancelled does not cancel it. The caller that started it awaits it, for at
-    most ten seconds while the token is valid; the others go on with the valid token. With
+    A refresh starts two minutes before expiry, or halfway through a shorter lifetime. It is a task
+    of its own: cancelling a caller does not cancel it. The caller that started it awaits it, for at
+    most ten seconds while the token is valid; the others keep using the valid token. With
     ``proactive_refresh`` a timer of the event loop starts it ten minutes before expiry, so that no
-    caller has to. Without a valid token, callers await the one refresh that is under way and share
-    its result or failure.
+    caller has to. Without a valid token, callers await the one refresh in progress and share its
+    result or failure.
 
     One instance serves any number of event loops and threads, one after another or at once.
-    Constructing it does no I/O and needs no running loop. After a fork, the child goes on with the
-    token and refreshes for itself.
+    Constructing it does no I/O and needs no running loop. After a fork, the child keeps using the
+    token and refreshes it for itself.
 
     :param token: The user's token, which the identity service issued: a JWT, or an ``AccessToken``
-        or ``AccessTokenInfo`` that says when it expires. With ``token_refresher``, the first one.
+        or ``AccessTokenInfo`` that says when it expires. With ``token_refresher``, it is the
+        initial token.
     :type token: str or ~azure.core.credentials.AccessToken or
         ~azure.core.credentials.AccessTokenInfo or None
     :keyword token_refresher: Called without arguments to get a new token in one of the same forms;
         ``async def`` or plain. It must not return a cached token that is about to expire. It is
         cancelled after 60 seconds. A plain function blocks the event loop while it runs.
     :paramtype token_refresher: callable or None
-    :keyword bool proactive_refresh: Refresh ten minutes before expiry, on the event loop that runs
-        at construction or, if none does, at the first await, until ``close``. A credential that is
-        no longer referenced stops by itself.
-    :keyword undecodable_token_lifetime: How many seconds a token lives whose expiry cannot be read.
-        Giving it admits opaque tokens. By default only an encrypted token (JWE) is admitted, for
-        600 seconds.
+    :keyword bool proactive_refresh: Refresh ten minutes before expiry, on the event loop that is
+        running at construction or, if none is, at the first await, until ``close``. A credential
+        that is no longer referenced stops by itself.
+    :keyword undecodable_token_lifetime: The lifetime in seconds to assume for a token whose expiry
+        cannot be read. If it is set, opaque tokens are accepted. By default only encrypted tokens
+        (JWE) are, with a lifetime of 600 seconds.
     :paramtype undecodable_token_lifetime: float or None
-    :keyword str resource_endpoint: The endpoint of the resource, ``https://<name>.communication
-        .azure.com``, where the Entra tokens are exchanged.
-    :keyword token_credential: The credential that issues the Entra tokens, for example one of
-        azure-identity's ``aio``. It is not closed with this one.
+    :keyword str resource_endpoint: The endpoint of the resource that exchanges the Entra tokens:
+        ``https://<name>.communication.azure.com``.
+    :keyword token_credential: The credential that issues the Entra tokens, for example one from
+        ``azure.identity.aio``. It is not closed together with this credential.
     :paramtype token_credential: ~azure.core.credentials_async.AsyncTokenCredential or
         ~azure.core.credentials_async.AsyncSupportsTokenInfo
     :keyword scopes: Scopes of the Entra token, all under
@@ -75,7 +77,7 @@ class CommunicationTokenCredential(CachedTokenCredential):
         ``https://auth.msft.communication.azure.com/``. Default:
         ``https://communication.azure.com/clients/.default``.
     :paramtype scopes: str or list[str] or None
-    :raises TypeError: If the arguments make none of the three forms, or have a wrong type.
+    :raises TypeError: If the arguments match none of the three forms, or have a wrong type.
     :raises ValueError: If the token's expiry cannot be read, or another value is invalid.
     """
 
@@ -146,21 +148,21 @@ class CommunicationTokenCredential(CachedTokenCredential):
             self._cache.changed()
 
     async def get_token(self, *scopes: str, **kwargs: Any) -> AccessToken:
-        """Return a valid token, refreshing it first where needed.
+        """Return a valid token, refreshing it first if needed.
 
-        Returns at once while the token is fresh. In the last two minutes of its life one caller
-        awaits a refresh, for at most ten seconds. Without a valid token, callers await the refresh
-        that is under way, for at most 60 seconds. Never blocks the event loop. Safe to call from
+        Returns at once while the token is fresh. In the last two minutes of its lifetime, one
+        caller awaits a refresh, for at most ten seconds. Without a valid token, callers await the
+        refresh in progress, for at most 60 seconds. Never blocks the event loop. Safe to call from
         several tasks, loops and threads; cancelling a call does not cancel the refresh.
 
         :param str scopes: Ignored; accepted for protocol compatibility.
-        :keyword claims: Claims of a challenge. They force one new token, and go on to the Entra
-            credential in the Entra form.
+        :keyword claims: Claims of a challenge. They force one new token and, in the Entra form, are
+            passed on to the Entra credential.
         :paramtype claims: str or None
-        :keyword tenant_id: Goes on to the Entra credential in the Entra form.
+        :keyword tenant_id: Passed on to the Entra credential in the Entra form.
         :paramtype tenant_id: str or None
-        :keyword bool enable_cae: Goes on to the Entra credential in the Entra form. Other keywords
-            are ignored.
+        :keyword bool enable_cae: Passed on to the Entra credential in the Entra form. Other
+            keywords are ignored.
         :return: The token, with ``expires_on`` in Unix seconds. Its ``repr`` does not show it.
         :rtype: ~azure.core.credentials.AccessToken
         :raises RuntimeError: If the credential has been closed.
@@ -182,7 +184,7 @@ class CommunicationTokenCredential(CachedTokenCredential):
     async def get_token_info(
         self, *scopes: str, options: TokenRequestOptions | None = None
     ) -> AccessTokenInfo:
-        """Return a valid token with the time at which to ask again, refreshing it where needed.
+        """Return a valid token with the time at which to ask again, refreshing it if needed.
 
         Awaits and raises as :meth:`get_token` does.
 
@@ -196,10 +198,10 @@ class CommunicationTokenCredential(CachedTokenCredential):
         return self._cache.info(await self.get_token(*scopes, **(options or {})))
 
     async def close(self) -> None:
-        """End the use of the credential and forget its token.
+        """Close the credential and forget its token.
 
-        Does not wait, not even for a refresher that is running: its result is dropped, and those
-        who await it get the error of a closed credential, as does any later ``get_token``. Closing
+        Does not wait, not even for a refresher that is running: its result is dropped, and callers
+        that await it get the error of a closed credential, as does any later ``get_token``. Closing
         again, or from another loop or thread, is fine.
         """
         self._cache.close()
@@ -220,7 +222,7 @@ class CommunicationTokenCredential(CachedTokenCredential):
 
 
 class _Refresher:
-    """The source of tokens that is a function of the user's."""
+    """The source of tokens that calls a function of the user."""
 
     __slots__ = ("_function",)
 
@@ -232,7 +234,7 @@ class _Refresher:
         return self._function()
 
     def prepare(self) -> None:
-        """Load what reading its result needs: a fork during an import hangs the child."""
+        """Import what reading its result needs: a fork during an import would hang the child."""
         _token.load_decoder()
 
 
@@ -248,12 +250,12 @@ class _LoopRefresh(Refresh):
         self.outcome: Outcome = None  # here and not the task's result, which asyncio may log
 
     def is_lost(self, now: Now) -> bool:
-        """Tell whether its loop has stopped, or is one of the parent process."""
+        """Return whether its loop has stopped, or belongs to the parent process."""
         return super().is_lost(now) or not self.loop.is_running()
 
 
 class _LoopWaiter:
-    """Those who wait on one loop."""
+    """The waiters on one loop."""
 
     __slots__ = ("_loop", "count", "future")
 
@@ -263,9 +265,9 @@ class _LoopWaiter:
         self.future: asyncio.Future[None] = loop.create_future()
 
     def wake(self) -> bool:
-        try:  # a cancelled future is done, and no harm in doing it again
+        try:  # cancelling completes the future; a second time does no harm
             self._loop.call_soon_threadsafe(self.future.cancel)
-        except RuntimeError:  # that loop was closed, and nobody waits there
+        except RuntimeError:  # that loop was closed, so nobody waits there
             return False
         return True
 
@@ -277,7 +279,7 @@ async def _obtain(cache: TokenCache, options: dict[str, Any]) -> AccessToken:
     try:
         raise result
     finally:
-        del result  # or its traceback would lead back to it, a cycle
+        del result  # or its traceback would refer to it, a cycle
 
 
 async def _result(cache: TokenCache, options: dict[str, Any]) -> AccessToken | Exception:
@@ -308,7 +310,7 @@ async def _result(cache: TokenCache, options: dict[str, Any]) -> AccessToken | E
 
 
 async def _wait(cache: TokenCache, refresh: _LoopRefresh, loop: Loop, seconds: float) -> None:
-    """Wait until a refresh has ended, or something else has changed, for so long at most."""
+    """Wait until a refresh has ended or something else has changed, for at most ``seconds``."""
     waiter = cache.waiters.get(loop)
     if not isinstance(waiter, _LoopWaiter) or waiter.future.done():
         waiter = cache.waiters[loop] = _LoopWaiter(loop)
@@ -317,7 +319,7 @@ async def _wait(cache: TokenCache, refresh: _LoopRefresh, loop: Loop, seconds: f
         if cache.is_in_progress(refresh):  # or nobody might wake it
             if refresh.loop is not loop:
                 seconds = min(seconds, LOOK_SECONDS)
-            # Before Python 3.12, wait_for would at times swallow a cancellation.
+            # Before Python 3.12, wait_for could swallow a cancellation.
             await asyncio.wait((waiter.future,), timeout=seconds)
     finally:
         waiter.count -= 1
@@ -330,14 +332,15 @@ def _start(
 ) -> "asyncio.Task[None]":
     """Start the task that leads a refresh."""
     task = refresh.loop.create_task(_lead(cache, refresh, options))
-    # As well as in its ``finally``, which does not run if it is cancelled before its first step.
+    # In addition to its ``finally``, which does not run if the task is cancelled before its first
+    # step.
     task.add_done_callback(lambda task: _end(cache, refresh, task))
     refresh.is_started = True
     return task
 
 
 async def _lead(cache: TokenCache, refresh: _LoopRefresh, options: dict[str, Any]) -> None:
-    # A task of its own tells a refresher that raises CancelledError from a refresh that is
+    # A separate task distinguishes a refresher that raises CancelledError from a refresh that is
     # cancelled.
     call = refresh.loop.create_task(_call(cache, refresh, options))
     call.add_done_callback(_take_exception)
@@ -345,7 +348,7 @@ async def _lead(cache: TokenCache, refresh: _LoopRefresh, options: dict[str, Any
         # A loop refers to its tasks only weakly, but its timer for this refers to both of them.
         await asyncio.wait((call,), timeout=REFRESH_SECONDS)
         if not call.done():
-            refresh.outcome = overdue()
+            refresh.outcome = overdue(REFRESH_SECONDS)
         elif call.cancelled():  # nobody else has the task, so it was not cancelled from outside
             refresh.outcome = RuntimeError("token_refresher raised CancelledError")
     finally:
@@ -355,14 +358,14 @@ async def _lead(cache: TokenCache, refresh: _LoopRefresh, options: dict[str, Any
 
 
 async def _call(cache: TokenCache, refresh: _LoopRefresh, options: dict[str, Any]) -> None:
-    """Call the source of tokens, and note what came of it."""
+    """Call the source of tokens, and record the outcome."""
     REFRESHING.set(REFRESHING.get() | {refresh.number})  # in the context of this task alone
     try:
         value = cache.request(options)
         refresh.outcome = cache.read(await value if inspect.isawaitable(value) else value)
     except Exception as error:  # noqa: BLE001 - the refresher is the user's
         refresh.outcome = error
-        del refresh  # or the error's traceback would lead back to it, a cycle
+        del refresh  # or the error's traceback would refer to it, a cycle
     except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # noqa: BLE001 - such as pytest's
@@ -370,19 +373,19 @@ async def _call(cache: TokenCache, refresh: _LoopRefresh, options: dict[str, Any
 
 
 def _end(cache: TokenCache, refresh: _LoopRefresh, task: "asyncio.Task[None]") -> None:
-    """End a refresh, whatever ended its task."""
+    """Complete a refresh, however its task ended."""
     _take_exception(task)
     cache.complete(refresh, refresh.outcome)
 
 
 def _take_exception(task: "asyncio.Task[None]") -> None:
-    """Keep asyncio from logging an interrupt, which the loop has raised."""
+    """Keep asyncio from logging an interrupt, which the loop has already raised."""
     if not task.cancelled():
         task.exception()
 
 
 def _refresh_ahead(cache: TokenCache) -> "asyncio.Task[None] | None":
-    """Refresh in the background, if it should be; called on the loop where the cache is armed."""
+    """Refresh in the background if due; called on the loop where the cache is armed."""
     request = _LoopRefresh(asyncio.get_running_loop(), ahead=True)
     try:
         if cache.begin(request).action is Action.LEAD:
@@ -399,7 +402,7 @@ def _arm(cache: TokenCache) -> None:
 
 
 def _move_to(cache: TokenCache, loop: Loop) -> None:
-    """Arm a proactive cache on this loop, unless it is armed on one that still runs."""
+    """Arm a proactive cache on this loop, unless it is armed on one that is still running."""
     if is_elsewhere(cache, loop):
         cache.changed()
 

@@ -38,9 +38,9 @@ class EntraExchange(Exchange):
         super().__init__(token_credential=token_credential, **options)
 
     async def __call__(self, options: TokenRequestOptions, held: AccessToken | None) -> AccessToken:
-        """Return a new Communication token, or ``held`` if an exchange can bring no better one.
+        """Return a new Communication token, or ``held`` if an exchange cannot bring a better one.
 
-        :param options: What goes on to the Entra credential; ``claims`` force an exchange.
+        :param options: What is passed on to the Entra credential; ``claims`` force an exchange.
         :type options: ~azure.core.credentials.TokenRequestOptions
         :param held: The valid token, if there is one.
         :type held: ~azure.core.credentials.AccessToken or None
@@ -54,7 +54,7 @@ class EntraExchange(Exchange):
         failure: BaseException
         try:
             return await self._exchange(entra, options, held)
-        except BaseException as error:  # noqa: BLE001 - raised below, where it is not handled
+        except BaseException as error:  # noqa: BLE001 - raised below, outside this handler
             failure = error
         try:
             raise without_secrets(failure, entra.token)
@@ -79,7 +79,7 @@ class EntraExchange(Exchange):
 
 
 class _EntraCredential:
-    """The Entra credential in the course of one exchange: asked once, and again for claims."""
+    """The Entra credential during one exchange: asked once, and again for claims."""
 
     def __init__(self, credential: Any, options: TokenRequestOptions) -> None:
         self._credential, self._options = credential, options
@@ -91,7 +91,7 @@ class _EntraCredential:
             try:
                 token = ask(self._credential, scopes, asked)
                 token = await token if inspect.isawaitable(token) else token
-            except Exception as error:  # noqa: BLE001 - it is raised again, outside the pipeline
+            except Exception as error:  # noqa: BLE001 - raised again outside the pipeline
                 raise credential_error(error) from None
             check_entra_token(token)
             self.token = token
@@ -99,7 +99,7 @@ class _EntraCredential:
 
 
 class _AuthenticationPolicy(AsyncBearerTokenCredentialPolicy[Any, Any]):
-    """Sends the Entra token to the resource alone, wherever a policy of the user's may redirect."""
+    """Sends the Entra token only to the resource, wherever a custom policy may redirect."""
 
     def __init__(self, credential: _EntraCredential, *scopes: str, endpoint: str) -> None:
         super().__init__(cast("Any", credential), *scopes)

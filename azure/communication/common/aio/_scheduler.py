@@ -1,11 +1,13 @@
 """Proactive refresh on event loops: one heap and one timer for each loop, no thread.
 
 A cache belongs to the loop on which it was armed last, and all methods of a scheduler run on its
-loop. Whoever changes a cache notes that in the scheduler; only its timer touches the
-:class:`Schedule`, so a finalizer that comes in between finds nothing half done. No timer is kept to
-be cancelled, for it would keep its loop alive: one that has been overtaken by an earlier one does
-nothing, so that one chain of timers goes on. They run in an empty context, since that of whoever
-armed the first credential (its request, its trace) has nothing to do with the others.
+loop. Whoever changes a cache records that in the scheduler; only the timer touches the
+:class:`Schedule`, so a finalizer that comes in between finds nothing half done.
+
+No timer is kept in order to be cancelled, because it would keep its loop alive: one that an earlier
+one has overtaken does nothing, so a single chain of timers goes on. They run in an empty context,
+because the context of whoever armed the first credential (its request, its trace) has nothing to do
+with the others.
 """
 
 import asyncio
@@ -27,11 +29,11 @@ RefreshAhead: TypeAlias = Callable[[TokenCache], "asyncio.Task[None] | None"]
 
 
 class LoopScheduler:
-    """The timer that has the credentials of one loop refreshed ahead of need.
+    """The timer that refreshes the credentials of one loop ahead of need.
 
     :param refresh: Starts to refresh a cache if it should be; returns the task, if there is one.
     :type refresh: ~collections.abc.Callable[[TokenCache], asyncio.Task[None] or None]
-    :param clock: Where time and chance come from.
+    :param clock: The source of time and of random numbers.
     :type clock: ~azure.communication.common._cache.Clock
     """
 
@@ -44,12 +46,12 @@ class LoopScheduler:
         self._in_progress: weakref.WeakSet[asyncio.Task[None]] = weakref.WeakSet()
 
     def add(self, cache: TokenCache) -> None:
-        """Have a cache looked at in the next iteration, now that it has changed."""
+        """Record that a cache has changed; the next iteration of the loop checks it."""
         self._changed[weakref.ref(cache)] = None
         self._look_in(0)
 
     def run_due(self) -> None:
-        """Set the timers of what has changed, and start to refresh what is due: 64 at once."""
+        """Set the timers of what has changed, and refresh what is due: at most 64 at once."""
         self.schedule.take(self._changed)
         for reference in self.schedule.pop_due(MAX_REFRESHES - len(self._in_progress)):
             cache = reference()
@@ -68,7 +70,7 @@ class LoopScheduler:
         loop = asyncio.get_running_loop()
         now = loop.time()
         when = now + seconds
-        # One that is late may have been lost to an interrupt, right when it began.
+        # One that is late may have been lost to an interrupt just as it started.
         if when < self._next_look or self._next_look < now - LATE_SECONDS:
             loop.call_at(when, self._look, when, context=contextvars.Context())
             self._next_look = when
@@ -88,7 +90,7 @@ _schedulers: "weakref.WeakKeyDictionary[Loop, LoopScheduler]" = weakref.WeakKeyD
 
 
 def scheduler(loop: Loop, refresh: RefreshAhead) -> LoopScheduler:
-    """Return the scheduler of a loop, made at its first use."""
+    """Return the scheduler of a loop, which is created at its first use."""
     found = _schedulers.get(loop)
     if found is None:
         found = _schedulers.setdefault(loop, LoopScheduler(refresh))
@@ -110,7 +112,7 @@ def arm(cache: TokenCache, refresh: RefreshAhead) -> None:
     loop: Loop | None = cache.loop() if cache.loop is not None else None
     if running is not None and (loop is None or loop is running or not loop.is_running()):
         scheduler(running, refresh).add(cache)
-        cache.loop = weakref.ref(running)  # last, so that an interrupt has the next use do it
+        cache.loop = weakref.ref(running)  # last, so that after an interrupt the next use does it
     elif loop is None or not loop.is_running():
         cache.loop = nowhere
     else:
@@ -119,7 +121,7 @@ def arm(cache: TokenCache, refresh: RefreshAhead) -> None:
 
 
 def is_elsewhere(cache: TokenCache, loop: Loop) -> bool:
-    """Tell whether a cache has to be armed on this loop, for its own has stopped."""
+    """Return whether a cache has to be armed on this loop, because its own has stopped."""
     if cache.loop is None:
         return False
     own = cache.loop()
