@@ -346,6 +346,7 @@ def test_an_identifier_takes_no_state(identifier):
     [
         ({"raw_id": 5}, "raw_id must be a str, not int"),
         ({"user_id": 5}, "user_id must be a str, not int"),
+        ({"user_id": ["8:acs:a"]}, "user_id must be a str, not list$"),
         ({"is_anonymous": 5}, "is_anonymous must be a bool, not int"),
         ({"cloud": 5}, "cloud must be a str, not int"),
     ],

@@ -225,6 +225,8 @@ def test_the_background_keeps_to_holds() -> None:
     state = failed(started(3600, proactive=True), at(3000), busy("100"))
     assert due_in(state, at(3000)) == 300
     assert decide(state, at(3000), "c") is Action.RAISE
+    state = failed(started(3600, proactive=True), at(2950), busy("100"), claims="c")
+    assert rules.due(state, at(2950)) == (100, 100, 100)
     state = failed(started(3600, proactive=True), at(3590), busy("100"))
     assert due_in(state, at(3590)) == 100
     assert decide(state, at(3689), ahead=True) is Action.NOTHING
