@@ -343,7 +343,6 @@ async def _lead(cache: TokenCache, refresh: _LoopRefresh, options: dict[str, Any
     # A separate task distinguishes a refresher that raises CancelledError from a refresh that is
     # cancelled.
     call = refresh.loop.create_task(_call(cache, refresh, options))
-    call.add_done_callback(_take_exception)
     try:
         # A loop refers to its tasks only weakly, but its timer for this refers to both of them.
         await asyncio.wait((call,), timeout=REFRESH_SECONDS)
@@ -374,14 +373,9 @@ async def _call(cache: TokenCache, refresh: _LoopRefresh, options: dict[str, Any
 
 def _end(cache: TokenCache, refresh: _LoopRefresh, task: "asyncio.Task[None]") -> None:
     """Complete a refresh, however its task ended."""
-    _take_exception(task)
-    cache.complete(refresh, refresh.outcome)
-
-
-def _take_exception(task: "asyncio.Task[None]") -> None:
-    """Keep asyncio from logging an interrupt, which the loop has already raised."""
     if not task.cancelled():
-        task.exception()
+        task.exception()  # or asyncio would log an interrupt, which the loop has already raised
+    cache.complete(refresh, refresh.outcome)
 
 
 def _refresh_ahead(cache: TokenCache) -> "asyncio.Task[None] | None":
