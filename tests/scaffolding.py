@@ -137,10 +137,10 @@ def twin_of(
     )
     is_fast = cache.snapshot.fast[2] > -rules.INFINITY
     twin.snapshot = cache_module.Snapshot(state, clock, is_fast=is_fast)
-    entries = cache._on_change.__self__._heap if cache._on_change else ()
+    entries = cache.on_change.__self__.heap if cache.on_change else ()
     for when, number, reference, counts in entries:
         if reference() is cache and cache.entry == number:
-            schedule._heap.append((when, number, weakref.ref(twin), counts))
+            schedule.heap.append((when, number, weakref.ref(twin), counts))
             twin.entry = number
     return twin
 
@@ -402,7 +402,7 @@ class InlineWorkers(Workers):
 
 def refresh_ahead(cache: TokenCache) -> None:
     """Do what a worker does with a cache that is due."""
-    sync_credential._refresh_ahead(cache)
+    sync_credential.refresh_ahead(cache)
 
 
 def threadless(clock: Clock, workers: Workers | None = None, seed: int = 1) -> Scheduler:
@@ -416,7 +416,7 @@ def threadless(clock: Clock, workers: Workers | None = None, seed: int = 1) -> S
 
 def install(monkeypatch: pytest.MonkeyPatch, scheduler: Scheduler) -> Scheduler:
     """Make it this process's scheduler."""
-    monkeypatch.setitem(sync_scheduler._schedulers, os.getpid(), scheduler)
+    monkeypatch.setitem(sync_scheduler.schedulers, os.getpid(), scheduler)
     return scheduler
 
 
@@ -473,15 +473,15 @@ class ClockLoop(asyncio.SelectorEventLoop):
 def loop_scheduler(loop: asyncio.AbstractEventLoop, clock: Clock) -> LoopScheduler:
     """Give a loop a scheduler on this clock."""
     sources = clock.sources(random.Random(1).random)
-    scheduler = LoopScheduler(aio_credential._refresh_ahead, sources)
-    aio_scheduler._schedulers[loop] = scheduler
+    scheduler = LoopScheduler(aio_credential.refresh_ahead, sources)
+    aio_scheduler.schedulers[loop] = scheduler
     return scheduler
 
 
 def armed_caches() -> list[TokenCache]:
     """Return what is on the schedule of the running loop."""
     loop = asyncio.get_running_loop()
-    return aio_scheduler.scheduler(loop, aio_credential._refresh_ahead).schedule.caches()
+    return aio_scheduler.scheduler(loop, aio_credential.refresh_ahead).schedule.caches()
 
 
 @contextlib.contextmanager

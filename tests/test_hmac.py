@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from azure.communication.common._hmac import HMACCredentialsPolicy
+from azure.communication.common import HMACCredentialsPolicy
 from azure.core import PipelineClient
 from azure.core.credentials import AzureKeyCredential
 from azure.core.exceptions import ClientAuthenticationError
@@ -751,7 +751,7 @@ def test_signing_a_plain_url_imports_neither_requests_nor_aiohttp() -> None:
         "import sys\n"
         "from azure.core.pipeline import PipelineContext, PipelineRequest\n"
         "from azure.core.rest import HttpRequest\n"
-        "from azure.communication.common._hmac import HMACCredentialsPolicy\n"
+        "from azure.communication.common import HMACCredentialsPolicy\n"
         f"request = HttpRequest('GET', '{ENDPOINT}/8%3Aacs?x=%2F')\n"
         f"policy = HMACCredentialsPolicy('{ENDPOINT}', '{KEY}')\n"
         "policy.on_request(PipelineRequest(request, PipelineContext(None)))\n"

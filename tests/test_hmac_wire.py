@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import trustme
-from azure.communication.common._hmac import HMACCredentialsPolicy
+from azure.communication.common import HMACCredentialsPolicy
 from azure.core.credentials import AzureKeyCredential
 from azure.core.pipeline import AsyncPipeline, Pipeline
 from azure.core.pipeline.policies import AsyncRetryPolicy, RetryPolicy

@@ -354,10 +354,10 @@ def test_constructor(
 
     def scenario() -> Steps:
         hooks.clear()
-        monkeypatch.setattr(sync_scheduler, "_has_hook", False)
+        monkeypatch.setattr(sync_scheduler, "has_hook", False)
         scene = Scene(monkeypatch, LIFE, clock)
         # A scheduler of its own, which has no threads.
-        monkeypatch.setattr(sync_scheduler, "_schedulers", {})
+        monkeypatch.setattr(sync_scheduler, "schedulers", {})
         yield scene.make
         scene.credential = scene.make()
         assert len(hooks) >= 1
@@ -434,7 +434,7 @@ def test_scheduler_thread(
         scene.scheduler.workers.submit = (  # type: ignore[method-assign]
             lambda _: scene.credential.close()  # so that the thread ends
         )
-        yield scene.scheduler._run
+        yield scene.scheduler.run
         if state_of(scene.credential).closed:
             return
         if not scene.scheduler.is_retired:  # it had not begun, so the next change finds it gone
@@ -471,7 +471,7 @@ def test_worker_thread(
         scheduler.run_due()
         yield started.pop()
         # This thread has not ended, as a worker's would have.
-        scheduler.workers._idle.pop(threading.current_thread(), None)
+        scheduler.workers.idle.pop(threading.current_thread(), None)
         for _ in range(6):  # an interrupt of the refresher itself is a failure
             scheduler.run_due()
             while started:
@@ -497,7 +497,7 @@ def test_an_interrupted_thread_is_replaced(monkeypatch: pytest.MonkeyPatch) -> N
         return make_token(4_000_000_000)
 
     threads, pop_due = ThreadWatch(), Schedule.pop_due
-    monkeypatch.setattr(sync_scheduler, "_schedulers", {})
+    monkeypatch.setattr(sync_scheduler, "schedulers", {})
     monkeypatch.setattr(sync_scheduler, "IDLE_SECONDS", 0.01)
     monkeypatch.setattr(threading, "excepthook", reports.append)
     monkeypatch.setattr(Schedule, "pop_due", interrupted)

@@ -127,7 +127,7 @@ def test_aio_credentials_that_are_dropped_without_close_are_collected(clock: Clo
         references = [weakref.ref(credential) for credential in credentials]
         del credentials
         assert not any(reference() for reference in references)
-        aio_scheduler.scheduler(asyncio.get_running_loop(), aio_credential._refresh_ahead).run_due()
+        aio_scheduler.scheduler(asyncio.get_running_loop(), aio_credential.refresh_ahead).run_due()
         assert armed_caches() == []
         assert len(asyncio.all_tasks()) == 1
 

@@ -96,7 +96,7 @@ def forking(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 def schedulers(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> dict[int, Any]:
     """Have each process make a scheduler that follows the clock, with real threads."""
     fresh: dict[int, Any] = {}
-    monkeypatch.setattr(sync_scheduler, "_schedulers", fresh)
+    monkeypatch.setattr(sync_scheduler, "schedulers", fresh)
     monkeypatch.setattr(
         sync_scheduler, "Scheduler", lambda refresh: Scheduler(refresh, clock.sources())
     )

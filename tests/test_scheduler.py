@@ -60,7 +60,7 @@ def no_more_threads(
         msg = "can't start new thread"
         raise RuntimeError(msg)
 
-    monkeypatch.setattr(sync_scheduler, "_warned", False)
+    monkeypatch.setattr(sync_scheduler, "warned", False)
     with pytest.MonkeyPatch.context() as refusal:
         if request.param == "the system":
             refusal.setattr(threading.Thread, "start", refuse)
@@ -120,7 +120,7 @@ def test_what_comes_to_a_scheduler_that_retires_goes_on_to_the_next(
 ) -> None:
     """Nothing is lost between the end of one thread and the start of the other."""
     schedulers: dict[int, Any] = {}
-    monkeypatch.setattr(sync_scheduler, "_schedulers", schedulers)
+    monkeypatch.setattr(sync_scheduler, "schedulers", schedulers)
     for _ in range(3):
         called = threading.Event()
         item: Any = fresh_after(Item(clock, 0), called.set)
@@ -313,7 +313,7 @@ def test_what_waits_for_a_worker_waits_once(clock: Clock, threads: ThreadWatch) 
     items = [Item(clock, 0, calls.count) for _ in range(3)]
     for _ in range(100):
         hand_over(workers, *items)
-    assert (len(workers), workers._calls.qsize()) == (3, 3)
+    assert (len(workers), workers.calls.qsize()) == (3, 3)
     gate.set()
     calls.wait_for(3)
     threads.wait_for_end()
@@ -330,7 +330,7 @@ def test_one_item_at_a_time_needs_one_worker(
     for nth in range(20):
         hand_over(workers, item)
         calls.wait_for(nth + 1)
-        wait_until(lambda: len(workers._idle) == 1)
+        wait_until(lambda: len(workers.idle) == 1)
     assert len(threads.alive()) == 1
     monkeypatch.setattr(sync_scheduler, "IDLE_SECONDS", 0.01)
     hand_over(workers, item)
@@ -347,7 +347,7 @@ def test_an_item_never_queues_behind_one_that_hangs(
     first = Item(clock, 0, calls.count)
     hand_over(workers, first)
     calls.wait_for(1)
-    wait_until(lambda: len(workers._idle) == 1)
+    wait_until(lambda: len(workers.idle) == 1)
     stuck = hanging(clock, gate, log)
     hand_over(workers, stuck, first)
     calls.wait_for(2)
@@ -356,7 +356,7 @@ def test_an_item_never_queues_behind_one_that_hangs(
     monkeypatch.setattr(sync_scheduler, "IDLE_SECONDS", 0.01)
     gate.set()
     while alive := threads.alive():  # whoever sleeps on is called
-        workers._calls.put(None)
+        workers.calls.put(None)
         alive[0].join(0.02)
     assert (log, calls.value) == (["begins", "ends"], 2)
 
@@ -419,7 +419,7 @@ def test_an_item_that_comes_when_a_worker_stops_waiting_is_refreshed(
             raise queue.Empty
 
     workers = new_workers()
-    workers._calls = TooLate()
+    workers.calls = TooLate()
     hand_over(workers, Item(clock, 0))
     threads.wait_for_end()
     assert (calls.value, len(workers)) == (1, 0)
@@ -434,7 +434,7 @@ def test_an_idle_worker_holds_no_item_alive(
     item = Item(clock, 0, calls.count)
     hand_over(workers, item)
     calls.wait_for(1)
-    wait_until(lambda: len(workers._idle) == 1)
+    wait_until(lambda: len(workers.idle) == 1)
     dropped = weakref.ref(item)
     del item
     assert dropped() is None
@@ -498,8 +498,8 @@ def test_an_item_that_raises_costs_no_worker(
 def processes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Have ``os.getpid`` return the last of these, in a world without schedulers."""
     ids = [1001]
-    monkeypatch.setattr(sync_scheduler, "_schedulers", {})
-    monkeypatch.setattr(sync_scheduler, "_has_hook", False)
+    monkeypatch.setattr(sync_scheduler, "schedulers", {})
+    monkeypatch.setattr(sync_scheduler, "has_hook", False)
     monkeypatch.setattr(os, "getpid", lambda: ids[-1])
     return ids
 
@@ -523,7 +523,7 @@ def test_a_process_has_one_scheduler_and_a_child_its_own(
     second = sync_scheduler.scheduler(refresh)
     assert second is not first
     assert sync_scheduler.scheduler(refresh) is second
-    assert list(sync_scheduler._schedulers) == [1002]
+    assert list(sync_scheduler.schedulers) == [1002]
     assert len(hooks) == 1
 
 
@@ -543,7 +543,7 @@ def test_nothing_is_armed_while_the_interpreter_ends(
     monkeypatch.setattr(sys, "is_finalizing", lambda: True)
     item: Any = Item(clock, 0)
     sync_scheduler.arm(item, refresh)
-    assert sync_scheduler._schedulers == {}
+    assert sync_scheduler.schedulers == {}
 
 
 def test_the_background_ends_where_threads_are_replaced_after_it_has_begun(
@@ -561,7 +561,7 @@ def test_the_background_ends_where_threads_are_replaced_after_it_has_begun(
         "threading was patched, as gevent does, after the first credential with proactive_refresh "
         "was created: call gevent.monkey.patch_all(), or its equivalent, before that"
     )
-    monkeypatch.setattr(sync_scheduler, "_schedulers", {})
+    monkeypatch.setattr(sync_scheduler, "schedulers", {})
     item: Any = Item(clock, HOUR)
     sync_scheduler.arm(item, refresh)
     found = sync_scheduler.scheduler(refresh)
@@ -570,7 +570,7 @@ def test_the_background_ends_where_threads_are_replaced_after_it_has_begun(
     threads.wait_for_end()
     assert caplog.messages == [f"Proactive refresh is off: {remedy}"]
     sync_scheduler.arm(item, refresh)
-    assert (threads.alive(), found._changed) == ([], {})
+    assert (threads.alive(), found.changed) == ([], {})
     assert sync_scheduler.scheduler(refresh) is found
     with pytest.raises(RuntimeError) as caught:
         CommunicationTokenCredential(token_refresher=str, proactive_refresh=True)
@@ -591,7 +591,7 @@ def test_a_system_that_does_not_fork_has_no_hook(
 def timers_on(loop: asyncio.AbstractEventLoop) -> Any:
     """Return the loop's scheduler, which calls the items that are due."""
     timers = aio_scheduler.scheduler(loop, lambda item: None)
-    timers._refresh = lambda item: item.refresh()  # type: ignore[attr-defined]
+    timers.refresh = lambda item: item.refresh()  # type: ignore[attr-defined]
     return timers
 
 
@@ -819,7 +819,7 @@ def test_a_closed_loop_is_collected_with_its_scheduler(clock: Clock) -> None:
         loop.run_until_complete(main())
     gone: list[weakref.ref[Any]] = [
         weakref.ref(loop),
-        weakref.ref(aio_scheduler._schedulers[loop]),
+        weakref.ref(aio_scheduler.schedulers[loop]),
     ]
     del loop
     gc.collect()

@@ -349,7 +349,7 @@ def test_without_threads_tokens_are_refreshed_when_they_are_asked_for(
 
     scheduler = manual_scheduler(monkeypatch, clock)
     runner = scheduler.runner.pop("thread")
-    monkeypatch.setattr(sync_scheduler, "_warned", False)
+    monkeypatch.setattr(sync_scheduler, "warned", False)
     issuer = Issuer(wall=clock.wall)
     with monkeypatch.context() as without_threads:
         without_threads.setattr(threading.Thread, "start", refuse)
@@ -402,8 +402,8 @@ def test_a_log_handler_may_make_a_credential_while_no_thread_can_be_had(
                 refused.wait(DEADLINE)
             make()
 
-    monkeypatch.setattr(sync_scheduler, "_schedulers", {})
-    monkeypatch.setattr(sync_scheduler, "_warned", False)
+    monkeypatch.setattr(sync_scheduler, "schedulers", {})
+    monkeypatch.setattr(sync_scheduler, "warned", False)
     monkeypatch.setattr(threading.Thread, "start", refuse)
     handler = Handler()
     logging.getLogger().addHandler(handler)

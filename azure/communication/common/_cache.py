@@ -115,11 +115,11 @@ class TokenCache:
     __slots__ = (
         "__weakref__",
         "_lifetime",
-        "_on_change",
         "_process",
         "clock",
         "entry",
         "loop",
+        "on_change",
         "snapshot",
         "source",
         "waiters",
@@ -143,7 +143,7 @@ class TokenCache:
         self.loop: Callable[[], Any] | None = None
         """The event loop on whose schedule it is, as a weak reference; None for the thread's."""
         self._lifetime = lifetime
-        self._on_change = on_change if proactive else None
+        self.on_change = on_change if proactive else None
         self._process = os.getpid()
         state = State(proactive=proactive, static=source is None)
         if token is not None:
@@ -253,8 +253,8 @@ class TokenCache:
 
     def changed(self) -> None:
         """Have the background set its timer according to the current state."""
-        if self._on_change is not None:
-            self._on_change(self)
+        if self.on_change is not None:
+            self.on_change(self)
 
     def look_after_fork(self) -> None:
         """Make the next caller notice that this is a new process. Called in the child."""

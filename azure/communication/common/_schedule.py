@@ -40,7 +40,7 @@ class Schedule:
 
     def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
         self._clock = clock
-        self._heap: list[Entry] = []
+        self.heap: list[Entry] = []
         self._void = 0  # entries whose cache was dropped, closed or re-armed; approximate
         self._buckets: Counter[int] = Counter()
         self._offset = clock.wall() - clock.mono()
@@ -48,7 +48,7 @@ class Schedule:
 
     def __len__(self) -> int:
         """Return the number of entries, void ones included."""
-        return len(self._heap)
+        return len(self.heap)
 
     def add(self, cache: TokenCache) -> None:
         """Set the timer of a cache according to its state; an older entry becomes void."""
@@ -60,7 +60,7 @@ class Schedule:
         when = self._clock.wall() + self._spread(moment)
         self._buckets[_bucket(when)] += 1
         number = cache.entry = next(_numbers)
-        heapq.heappush(self._heap, (when, number, weakref.ref(cache, self._on_drop), True))
+        heapq.heappush(self.heap, (when, number, weakref.ref(cache, self._on_drop), True))
         if cache.state.closed:  # since its due time was computed
             self.remove(cache)
 
@@ -90,29 +90,29 @@ class Schedule:
         now = self._clock.wall()
         found: list[Reference] = []
         for _ in range(limit):
-            if not self._heap or self._heap[0][0] > now:
+            if not self.heap or self.heap[0][0] > now:
                 break
-            if not _is_live(self._heap[0]):
+            if not _is_live(self.heap[0]):
                 self._drop_first()
                 continue
-            _, number, reference, _ = self._heap[0]
+            _, number, reference, _ = self.heap[0]
             # A single step, so that no interrupt loses the entry.
             again = (now + REFRESH_SECONDS, number, reference, False)
-            self._leave_bucket(heapq.heapreplace(self._heap, again))
+            self._leave_bucket(heapq.heapreplace(self.heap, again))
             found.append(reference)
         return found
 
     def delay(self) -> float:
         """Return how many seconds to sleep before the next check, 0 if something is due."""
-        while self._heap and not _is_live(self._heap[0]):
+        while self.heap and not _is_live(self.heap[0]):
             self._drop_first()
-        if not self._heap:
+        if not self.heap:
             return LONGEST_SLEEP_SECONDS
-        return min(max(self._heap[0][0] - self._clock.wall(), 0.0), LONGEST_SLEEP_SECONDS)
+        return min(max(self.heap[0][0] - self._clock.wall(), 0.0), LONGEST_SLEEP_SECONDS)
 
     def caches(self) -> list[TokenCache]:
         """Return the caches that are armed."""
-        live = [(entry[2](), entry) for entry in list(self._heap)]
+        live = [(entry[2](), entry) for entry in list(self.heap)]
         return [cache for cache, entry in live if cache is not None and cache.entry == entry[1]]
 
     def _spread(self, moment: Due) -> float:
@@ -135,7 +135,7 @@ class Schedule:
         self._void += 1
 
     def _drop_first(self) -> None:
-        self._leave_bucket(heapq.heappop(self._heap))
+        self._leave_bucket(heapq.heappop(self.heap))
         self._void = max(self._void - 1, 0)
 
     def _leave_bucket(self, entry: Entry) -> None:
@@ -151,18 +151,18 @@ class Schedule:
         offset = self._clock.wall() - self._clock.mono()
         step = offset - self._offset
         if step <= -1:  # set back: entries stay where they were on the monotonic clock
-            self._rebuild([(entry[0] + step, *entry[1:]) for entry in self._heap], offset)
+            self._rebuild([(entry[0] + step, *entry[1:]) for entry in self.heap], offset)
         elif step >= 1:
             self._offset = offset
-        if self._void > len(self._heap) // 2:
+        if self._void > len(self.heap) // 2:
             self._void = 0
-            self._rebuild([entry for entry in self._heap if _is_live(entry)], self._offset)
+            self._rebuild([entry for entry in self.heap if _is_live(entry)], self._offset)
 
     def _rebuild(self, entries: list[Entry], offset: float) -> None:
         heapq.heapify(entries)
         buckets = Counter(_bucket(entry[0]) for entry in entries if entry[3])
         # No interrupt comes in between: Python checks for signals at calls and loops.
-        self._heap, self._buckets, self._offset = entries, buckets, offset
+        self.heap, self._buckets, self._offset = entries, buckets, offset
 
 
 def _bucket(when: float) -> int:

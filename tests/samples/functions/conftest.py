@@ -144,10 +144,10 @@ def host(worker: Any, settings: dict[str, str]) -> Iterator[FunctionsHost]:
 
 async def settle() -> None:
     """End what the sample would continue with: its first refresh, and its connections."""
-    await asyncio.gather(*own_scheduler()._in_progress)
+    await asyncio.gather(*own_scheduler().in_progress)
     await sys.modules["clients"].async_connections().close()
 
 
 def own_scheduler() -> LoopScheduler:
     """Return the scheduler of the running loop."""
-    return aio_scheduler._schedulers[asyncio.get_running_loop()]
+    return aio_scheduler.schedulers[asyncio.get_running_loop()]

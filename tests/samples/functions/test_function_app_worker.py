@@ -77,7 +77,7 @@ async def look_and_wait() -> None:
     """Do the same, and wait for the refreshes that this starts."""
     ahead = own_scheduler()
     ahead.run_due()
-    await asyncio.gather(*ahead._in_progress)
+    await asyncio.gather(*ahead.in_progress)
 
 
 # --- Loading

@@ -187,7 +187,7 @@ class Member:
         cache = cache_of(self.credential(user))
 
         async def refresh() -> None:
-            task = aio_credential._refresh_ahead(cache)
+            task = aio_credential.refresh_ahead(cache)
             if task is not None:
                 await task
 

@@ -143,7 +143,7 @@ class CommunicationTokenCredential(CachedTokenCredential):
             on_change=_arm,
         )
         if arguments.proactive_refresh:
-            check_threads(_refresh_ahead)
+            check_threads(refresh_ahead)
             source.prepare()
             self._cache.changed()
 
@@ -340,14 +340,14 @@ def _wait(cache: TokenCache, decision: Decision) -> None:
         cache.waiters.pop(waiter, None)
 
 
-def _refresh_ahead(cache: TokenCache) -> None:
+def refresh_ahead(cache: TokenCache) -> None:
     """Refresh in the background if due; called on a worker."""
     if _attempt(cache, Refresh(ahead=True), None, {}).action is Action.NOTHING:
         cache.changed()
 
 
 def _arm(cache: TokenCache) -> None:
-    arm(cache, _refresh_ahead)
+    arm(cache, refresh_ahead)
 
 
 def _discard(value: Any) -> None:

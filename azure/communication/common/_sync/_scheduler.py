@@ -63,8 +63,8 @@ class Scheduler:
         # interrupted (before Python 3.13).
         self.runner: dict[str, weakref.ref[threading.Thread]] = {}
         self.is_retired = False
-        self._changed: dict[Reference, None] = {}
-        self._calls: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self.changed: dict[Reference, None] = {}
+        self.calls: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     @property
     def has_died(self) -> bool:
@@ -75,27 +75,27 @@ class Scheduler:
     @property
     def is_outdated(self) -> bool:
         """Return whether gevent, or the like, has replaced threads since this one was started."""
-        return type(self._calls) is not queue.SimpleQueue
+        return type(self.calls) is not queue.SimpleQueue
 
     def add(self, cache: TokenCache) -> None:
         """Record that a cache has changed. Does not block; may start the thread."""
-        self._changed[weakref.ref(cache)] = None
+        self.changed[weakref.ref(cache)] = None
         if self.runner:
-            if self._calls.empty():
+            if self.calls.empty():
                 self.wake()
             return
-        thread = new_thread(self._run)
+        thread = new_thread(self.run)
         reference = weakref.ref(thread)
         if self.runner.setdefault("thread", reference) is reference and not start(thread):
             self.runner.clear()  # the next call may be able to start it
 
     def wake(self) -> None:
         """Make the thread check what there is to do."""
-        self._calls.put(None)
+        self.calls.put(None)
 
     def run_due(self) -> float:
         """Hand what is due to the workers; return how many seconds to sleep, 0 if there is more."""
-        self.schedule.take(self._changed)
+        self.schedule.take(self.changed)
         for reference in self.schedule.pop_due():
             self.workers.submit(reference)
         self.workers.start_needed()
@@ -109,13 +109,13 @@ class Scheduler:
     def retire(self) -> None:
         """Give way to the next scheduler. Whoever adds to this one meanwhile adds to both."""
         process = os.getpid()
-        if _schedulers.get(process) is self:
-            _schedulers.pop(process, None)
+        if schedulers.get(process) is self:
+            schedulers.pop(process, None)
         self.is_retired = True
         for cache in self._caches():
             arm(cache, self.refresh)
 
-    def _run(self) -> None:
+    def run(self) -> None:
         try:
             was_empty = False
             while True:
@@ -139,12 +139,12 @@ class Scheduler:
     def _sleep(self, seconds: float) -> None:
         """Sleep until there is a call, for at most ``seconds``."""
         with suppress(queue.Empty):
-            self._calls.get(timeout=seconds)
+            self.calls.get(timeout=seconds)
             while True:
-                self._calls.get_nowait()
+                self.calls.get_nowait()
 
     def _caches(self) -> list[TokenCache]:
-        changed = [reference() for reference in list(self._changed)]
+        changed = [reference() for reference in list(self.changed)]
         return [*self.schedule.caches(), *(cache for cache in changed if cache is not None)]
 
 
@@ -164,8 +164,8 @@ class Workers:
         self._refresh = refresh
         self._wake = wake
         self._waiting: OrderedDict[Reference, None] = OrderedDict()
-        self._calls: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._idle: dict[threading.Thread, None] = {}
+        self.calls: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self.idle: dict[threading.Thread, None] = {}
 
     def __len__(self) -> int:
         """Return the number of caches that wait for a worker."""
@@ -180,16 +180,16 @@ class Workers:
         waiting = len(self._waiting)
         if not waiting:
             return
-        for _ in range(waiting - self._calls.qsize()):
-            self._calls.put(None)
+        for _ in range(waiting - self.calls.qsize()):
+            self.calls.put(None)
         self.threads = [thread for thread in self.threads if thread.is_alive()]
-        for thread in list(self._idle):
+        for thread in list(self.idle):
             if not thread.is_alive():  # it could not be started, or an interrupt has ended it
-                self._idle.pop(thread, None)
-        idle = len(self._idle)
+                self.idle.pop(thread, None)
+        idle = len(self.idle)
         for _ in range(min(waiting - idle, MAX_WORKERS - len(self.threads))):
             thread = new_thread(self._work)
-            self._idle[thread] = None  # before it runs, or it would be started twice
+            self.idle[thread] = None  # before it runs, or it would be started twice
             if not start(thread):
                 return
             self.threads.append(thread)
@@ -204,12 +204,12 @@ class Workers:
     def _wait_for_call(self, me: threading.Thread) -> bool:
         """Wait until there is something to do; return whether there is."""
         try:
-            self._idle[me] = None
+            self.idle[me] = None
             with suppress(queue.Empty):
-                self._calls.get(timeout=IDLE_SECONDS)
+                self.calls.get(timeout=IDLE_SECONDS)
                 return True
         finally:
-            self._idle.pop(me, None)
+            self.idle.pop(me, None)
         return bool(self._waiting)  # something may have just arrived
 
     def _refresh_next(self) -> None:
@@ -217,7 +217,7 @@ class Workers:
             reference, _ = self._waiting.popitem(last=False)
         except KeyError:  # called once too often
             return
-        if self._waiting and not self._idle:
+        if self._waiting and not self.idle:
             self._wake()
         cache = reference()
         if cache is not None:
@@ -229,18 +229,18 @@ def new_thread(target: Callable[[], None]) -> threading.Thread:
     return threading.Thread(target=target, name="azure-communication-refresh")
 
 
-_warned = False
+warned = False
 
 
 def start(thread: threading.Thread) -> bool:
     """Start a daemon thread; if that fails, log it once and leave refreshing to the callers."""
-    global _warned
+    global warned
     try:
         thread.daemon = True  # which a sub-interpreter may refuse
         thread.start()
     except RuntimeError as error:  # too many threads, or the interpreter is about to exit
-        if not _warned:
-            _warned = True
+        if not warned:
+            warned = True
             _LOGGER.warning(
                 "Proactive refresh is off: no thread could be started (%s). Tokens are refreshed "
                 "on demand.",
@@ -256,26 +256,26 @@ def report_exception() -> None:
     threading.excepthook(threading.ExceptHookArgs(args))
 
 
-_schedulers: dict[int, Scheduler] = {}
-_has_hook = False
+schedulers: dict[int, Scheduler] = {}
+has_hook = False
 
 
 def scheduler(refresh: RefreshAhead) -> Scheduler:
     """Return this process's scheduler, which is created at its first use."""
-    global _has_hook
+    global has_hook
     process = os.getpid()
-    found = _schedulers.get(process)
+    found = schedulers.get(process)
     if found is not None and found.has_died and not found.is_outdated:
         found.retire()
-        found = _schedulers.get(process)
+        found = schedulers.get(process)
     if found is None:
-        if not _has_hook and hasattr(os, "register_at_fork"):  # Windows has none
+        if not has_hook and hasattr(os, "register_at_fork"):  # Windows has none
             os.register_at_fork(after_in_child=_look_after_fork)
-            _has_hook = True  # for children, too
-        found = _schedulers.setdefault(process, Scheduler(refresh))
-        for other in list(_schedulers):
+            has_hook = True  # for children, too
+        found = schedulers.setdefault(process, Scheduler(refresh))
+        for other in list(schedulers):
             if other != process:
-                _schedulers.pop(other, None)
+                schedulers.pop(other, None)
     return found
 
 
@@ -291,7 +291,7 @@ def arm(cache: TokenCache, refresh: RefreshAhead) -> None:
     if sys.is_finalizing():  # the thread is gone
         return
     if cache.state.closed:
-        found = _schedulers.get(os.getpid())
+        found = schedulers.get(os.getpid())
         if found is not None:
             found.schedule.remove(cache)
         return
@@ -315,5 +315,5 @@ def check_threads(refresh: RefreshAhead) -> None:
 
 
 def _look_after_fork() -> None:
-    for inherited in list(_schedulers.values()):
+    for inherited in list(schedulers.values()):
         inherited.look_after_fork()

@@ -378,7 +378,7 @@ def _end(cache: TokenCache, refresh: _LoopRefresh, task: "asyncio.Task[None]") -
     cache.complete(refresh, refresh.outcome)
 
 
-def _refresh_ahead(cache: TokenCache) -> "asyncio.Task[None] | None":
+def refresh_ahead(cache: TokenCache) -> "asyncio.Task[None] | None":
     """Refresh in the background if due; called on the loop where the cache is armed."""
     request = _LoopRefresh(asyncio.get_running_loop(), ahead=True)
     try:
@@ -392,7 +392,7 @@ def _refresh_ahead(cache: TokenCache) -> "asyncio.Task[None] | None":
 
 
 def _arm(cache: TokenCache) -> None:
-    arm(cache, _refresh_ahead)
+    arm(cache, refresh_ahead)
 
 
 def _move_to(cache: TokenCache, loop: Loop) -> None:

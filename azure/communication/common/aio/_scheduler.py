@@ -39,31 +39,31 @@ class LoopScheduler:
 
     def __init__(self, refresh: RefreshAhead, clock: Clock = SYSTEM_CLOCK) -> None:
         self.schedule = Schedule(clock)
-        self._changed: dict[Reference, None] = {}
-        self._refresh = refresh
+        self.changed: dict[Reference, None] = {}
+        self.refresh = refresh
         self._next_look = NEVER  # in the loop's time
         # Weak, since a reference to a task would keep its closed loop alive.
-        self._in_progress: weakref.WeakSet[asyncio.Task[None]] = weakref.WeakSet()
+        self.in_progress: weakref.WeakSet[asyncio.Task[None]] = weakref.WeakSet()
 
     def add(self, cache: TokenCache) -> None:
         """Record that a cache has changed; the next iteration of the loop checks it."""
-        self._changed[weakref.ref(cache)] = None
+        self.changed[weakref.ref(cache)] = None
         self._look_in(0)
 
     def run_due(self) -> None:
         """Set the timers of what has changed, and refresh what is due: at most 64 at once."""
-        self.schedule.take(self._changed)
-        for reference in self.schedule.pop_due(MAX_REFRESHES - len(self._in_progress)):
+        self.schedule.take(self.changed)
+        for reference in self.schedule.pop_due(MAX_REFRESHES - len(self.in_progress)):
             cache = reference()
-            task = self._refresh(cache) if cache is not None else None
+            task = self.refresh(cache) if cache is not None else None
             if task is not None:
-                self._in_progress.add(task)
+                self.in_progress.add(task)
                 task.add_done_callback(self._discard)
-        if len(self.schedule) and len(self._in_progress) < MAX_REFRESHES:
+        if len(self.schedule) and len(self.in_progress) < MAX_REFRESHES:
             self._look_in(self.schedule.delay())
 
     def _discard(self, task: "asyncio.Task[None]") -> None:
-        self._in_progress.discard(task)
+        self.in_progress.discard(task)
         self._look_in(0)
 
     def _look_in(self, seconds: float) -> None:
@@ -86,14 +86,14 @@ class LoopScheduler:
             raise
 
 
-_schedulers: "weakref.WeakKeyDictionary[Loop, LoopScheduler]" = weakref.WeakKeyDictionary()
+schedulers: "weakref.WeakKeyDictionary[Loop, LoopScheduler]" = weakref.WeakKeyDictionary()
 
 
 def scheduler(loop: Loop, refresh: RefreshAhead) -> LoopScheduler:
     """Return the scheduler of a loop, which is created at its first use."""
-    found = _schedulers.get(loop)
+    found = schedulers.get(loop)
     if found is None:
-        found = _schedulers.setdefault(loop, LoopScheduler(refresh))
+        found = schedulers.setdefault(loop, LoopScheduler(refresh))
     return found
 
 
