@@ -166,6 +166,8 @@ class Item:
     ) -> None:
         self.clock = clock
         self.entry = 0
+        self.loop: Any = None
+        self.is_inherited = False
         self.refresh = refresh
         self.looks_after_fork = 0
         self.state = rules.State(proactive=True)

@@ -134,7 +134,7 @@ class Final(Exception):
     ("error", "kept"),
     [
         (Frozen(5), Frozen(5)),
-        (Annotated(), ClientAuthenticationError("Annotated")),
+        (Annotated(), Annotated()),
         (Unprintable(), ClientAuthenticationError("Unprintable")),
         (Final(), ClientAuthenticationError("Final: 1")),
     ],

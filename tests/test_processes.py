@@ -304,6 +304,27 @@ def test_a_finalizer_may_close_a_credential_at_its_first_use(clock: Clock, victi
 
 
 @needs_fork
+def test_entering_a_credential_in_a_child_arms_it_there(clock: Clock) -> None:
+    """The parent's loop seems to run in the child, too."""
+    clock.set_wall(time.time())  # which the loops' timers go by
+    credential = on_clock(aio.CommunicationTokenCredential, clock)(
+        token_refresher=Issuer(wall=clock.wall).issue, proactive_refresh=True
+    )
+
+    async def enter() -> bool:
+        async with credential:
+            for _ in range(3):
+                await asyncio.sleep(0)
+            return armed_caches() == [cache_of(credential)]
+
+    async def main() -> bool:
+        await credential.get_token()
+        return bool(in_child(lambda: asyncio.run(enter())))
+
+    assert run_async(main())
+
+
+@needs_fork
 @pytest.mark.parametrize("proactive", [False, True])
 @pytest.mark.parametrize("at", ["rest", "a refresh", "a refresh, on its thread"])
 def test_a_child_runs_a_loop_of_its_own(clock: Clock, proactive: bool, at: str) -> None:

@@ -518,6 +518,13 @@ def test_a_retry_may_come_later_where_many_are_due() -> None:
     assert rules.due(state, at(3450)) == (75, 75, 150 + 3600)
 
 
+def test_an_attempt_after_one_that_brought_no_later_token_comes_before_expiry() -> None:
+    """An issuer with a cache has not failed, so nothing is put off until callers have to wait."""
+    state = started(3600, proactive=True)
+    state = ended(state, at(3000), state.token)
+    assert rules.due(state, at(3000)) == (300, 300, 600)
+
+
 def test_a_failure_does_not_bring_a_fresh_token_forward() -> None:
     """A refresh that failed says nothing about the time of a token that is fresh."""
     assert due_in(failed(started(86_400, proactive=True), at(10)), at(10)) == 86_400 - 610

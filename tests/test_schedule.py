@@ -49,6 +49,16 @@ def test_items_come_up_when_they_are_due_and_in_that_order(
     assert popped(schedule) == [later]
 
 
+def test_what_is_due_may_be_dropped_before_it_is_handed_on(
+    clock: Clock, schedule: Schedule
+) -> None:
+    """A set or dictionary of what is due does not fail for the one that is gone."""
+    items = [add(schedule, Item(clock, 0)) for _ in range(3)]
+    due = schedule.pop_due()
+    items.pop()
+    assert [reference() for reference in dict.fromkeys(due)] == [*items, None]
+
+
 def test_an_item_that_came_up_comes_up_again_in_a_minute(clock: Clock, schedule: Schedule) -> None:
     """Unless its state has changed by then: whatever became of the refresh, there is a next one."""
     item = add(schedule, Item(clock, 10))

@@ -747,6 +747,32 @@ def test_while_some_refresh_others_find_the_rest_of_the_places(clock: Clock) -> 
         loop.run_until_complete(main(loop))
 
 
+def test_the_places_of_cancelled_refreshes_are_not_filled_at_once(clock: Clock) -> None:
+    """The end of ``asyncio.run`` would start refreshes that nobody cancels any more."""
+    calls = Tally()
+
+    async def main(loop: ClockLoop) -> None:
+        def work() -> Any:
+            return asyncio.sleep(HOUR if calls.count() <= 64 else 0)
+
+        timers = timers_on(loop)
+        items = [add(timers, start(clock, 0, work)) for _ in range(90)]
+        await asyncio.sleep(1)
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        add(timers, items[0])
+        for _ in range(9):
+            await asyncio.sleep(0)
+        assert (len(tasks), calls.value) == (64, 64)
+        await asyncio.sleep(2)
+        assert calls.value == 90
+
+    with clock_loop(clock) as loop:
+        loop.run_until_complete(main(loop))
+
+
 def test_an_item_that_needs_no_refresh_holds_no_place(clock: Clock) -> None:
     """A credential that somebody else has refreshed meanwhile starts no task."""
     calls = Tally()
@@ -784,6 +810,27 @@ def test_an_item_armed_on_another_loop_is_refreshed_there(clock: Clock) -> None:
         assert calls == [second]
 
 
+def test_a_loop_that_runs_again_takes_no_item_back(clock: Clock) -> None:
+    """What changed right before it stopped may have been armed on another loop since."""
+    calls = Tally()
+    item: Any = counting(clock, 60, calls)
+
+    async def arm() -> None:
+        """Arm it in the loop's last iteration."""
+        loop = asyncio.get_running_loop()
+        timers_on(loop)
+        loop.call_soon(aio_scheduler.arm, item, refresh)
+
+    with clock_loop(clock) as first, clock_loop(clock) as second:
+        first.run_until_complete(arm())
+        second.run_until_complete(arm())
+        second.run_until_complete(asyncio.sleep(1))
+        first.run_until_complete(asyncio.sleep(1))
+        assert calls.value == 0
+        second.run_until_complete(asyncio.sleep(60))
+        assert calls.value == 1
+
+
 def test_a_loop_may_be_closed_while_an_item_is_sent_to_it(clock: Clock) -> None:
     """The next use on a loop arms it; whoever caused the change is not troubled."""
 
@@ -799,7 +846,7 @@ def test_a_loop_may_be_closed_while_an_item_is_sent_to_it(clock: Clock) -> None:
             raise RuntimeError(msg)
 
     loop, item = Closing(), Item(clock, 0)
-    item.loop = lambda: loop  # type: ignore[attr-defined]
+    item.loop = lambda: loop
     aio_scheduler.arm(item, refresh)  # type: ignore[arg-type]
     assert (loop.calls, item.entry) == (1, 0)
 

@@ -156,6 +156,11 @@ class TokenCache:
         """All that is known about the token."""
         return self._latest().state
 
+    @property
+    def is_inherited(self) -> bool:
+        """Whether it is the parent process's, and this is a child that has not used it yet."""
+        return self._process != os.getpid()
+
     def begin(self, request: Refresh, waited: Refresh | None = None) -> Decision:
         """Tell a caller what to do, and record its refresh as in progress if it is to lead it.
 
@@ -169,9 +174,7 @@ class TokenCache:
         :rtype: Decision
         """
         now = self.clock.now()
-        is_child = now.process != self._process
-        if is_child:
-            self.loop = self.loop and nowhere  # it seems to run, because the parent was running it
+        is_child = self.is_inherited
         while True:
             snapshot = self._latest()
             decision = _refresh.decide(snapshot.state, now, request, waited, REFRESHING.get())

@@ -52,9 +52,9 @@ def detached(error: Exception) -> Exception:
     else:
         twin = authentication_error(_describe(error))
     set_field(twin, "__traceback__", None)
-    notes = vars(twin).get("__notes__")
-    if notes is not None:  # or a note on one would be a note on all
-        vars(twin)["__notes__"] = list(notes)
+    notes = vars(twin).pop("__notes__", None)
+    if isinstance(notes, list):
+        vars(twin)["__notes__"] = list(notes)  # or a note on one would be a note on all
     return twin
 
 
@@ -71,7 +71,8 @@ def to_keep(error: Exception, depth: int = 2) -> Exception:
 
     It has the class and the arguments, numbers and short texts among the attributes, and such
     copies of the exceptions there. Everything else is dropped, because any object might refer to a
-    frame, or to a request with its Authorization header.
+    frame, or to a request with its Authorization header; so the text, which some classes make of
+    such objects, can be shorter.
     """
     try:
         twin = detached(error)

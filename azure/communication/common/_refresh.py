@@ -303,7 +303,7 @@ def _decide(
         is_early = life_left(state, now) > min(state.window, state.next_left)
         if is_early or in_progress is not None or waited is not None:
             return Decision(Action.RETURN, valid)
-        return _lead(request)
+        return _to_lead(request)
     if waited is not None and waited not in state.refreshes:
         if waited.error is not None:
             return Decision(Action.RAISE, refresh=waited, error=waited.error)
@@ -322,10 +322,10 @@ def _decide(
         return Decision(Action.RAISE, error=overdue(REFRESH_SECONDS))
     if now.mono < state.hold_until and state.error is not None:
         return Decision(Action.RAISE, error=state.error, retry_in=state.hold_until - now.mono)
-    return _lead(request)
+    return _to_lead(request)
 
 
-def _lead(request: Refresh) -> Decision:
+def _to_lead(request: Refresh) -> Decision:
     return Decision(Action.LEAD, refresh=request, patience=REFRESH_SECONDS)
 
 
@@ -336,7 +336,7 @@ def _decide_ahead(state: State, now: Now, request: Refresh) -> Decision:
     left = life_left(state, now)
     if left > max(state.earliest_left, state.next_left):  # a caller was faster
         return NOTHING
-    return NOTHING if _blocked_until(state, now) > now.mono else _lead(request)
+    return NOTHING if _blocked_until(state, now) > now.mono else _to_lead(request)
 
 
 def _blocked_until(state: State, now: Now) -> float:
@@ -446,7 +446,7 @@ def _succeed(
     left = life_left(state, now)
     if state.token is not None and left > 0 and token.expires_on <= state.token.expires_on:
         if claims is None:
-            return state if is_late else _postpone(state, left, now)
+            return state if is_late else _postpone(state, left, 0)
         if token.token == state.token.token:
             return replace(state, claims=claims, claims_at=now.mono)
     return start(state, token, now, claims)
@@ -459,7 +459,9 @@ def _fail(state: State, error: Exception, now: Now, claims: str | None, jitter: 
             hold_until = max(state.hold_until, now.mono + wait)
             state = replace(state, hold_until=hold_until, error=to_keep(error))
         # Claims that cannot be met say nothing about the valid token.
-        return state if claims is not None else _postpone(state, left, now, wait)
+        if claims is not None:
+            return state
+        return replace(_postpone(state, left, wait), latest_left=-LONGEST_SPREAD_SECONDS)
     failures = state.failures + 1
     hold = max(_hold(failures, jitter), wait)
     return replace(
@@ -476,17 +478,12 @@ def _abandon(state: State, now: Now) -> State:
     return replace(state, background_at=now.mono + RETRY_FLOOR_SECONDS)
 
 
-def _postpone(state: State, left: float, now: Now, wait: float = 0.0) -> State:
+def _postpone(state: State, left: float, wait: float) -> State:
     """Return the state in which a valid token is kept and the next attempt comes later."""
-    quiet = left - state.next_left  # of a token that is fresh
-    pause = max(quiet, min(max(RETRY_FLOOR_SECONDS, left / 2, wait), left))
+    until_due = left - state.next_left  # more than 0 if the token was still fresh
+    pause = max(until_due, min(max(RETRY_FLOOR_SECONDS, left / 2, wait), left))
     next_left = left - pause
-    return replace(
-        state,
-        next_left=next_left,
-        earliest_left=next_left,
-        latest_left=-LONGEST_SPREAD_SECONDS,
-    )
+    return replace(state, next_left=next_left, earliest_left=next_left, latest_left=0.0)
 
 
 def refuse(state: State, now: Now, jitter: float) -> State:

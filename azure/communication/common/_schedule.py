@@ -14,6 +14,7 @@ import heapq
 import itertools
 import weakref
 from collections import Counter
+from collections.abc import Callable
 from typing import TypeAlias
 
 from ._cache import SYSTEM_CLOCK, Clock, TokenCache
@@ -60,18 +61,24 @@ class Schedule:
         when = self._clock.wall() + self._spread(moment)
         self._buckets[_bucket(when)] += 1
         number = cache.entry = next(_numbers)
-        heapq.heappush(self.heap, (when, number, weakref.ref(cache, self._on_drop), True))
+        reference = weakref.ref(cache, self._on_drop)
+        hash(reference)  # a dead one can be hashed only if that was done before
+        heapq.heappush(self.heap, (when, number, reference, True))
         if cache.state.closed:  # since its due time was computed
             self.remove(cache)
 
-    def take(self, changed: dict[Reference, None]) -> None:
+    def take(
+        self,
+        changed: dict[Reference, None],
+        is_ours: Callable[[TokenCache], bool] = lambda _: True,
+    ) -> None:
         """Set the timers of the caches that a driver recorded as changed, and clear the record."""
         noted = list(changed)
         try:
             for reference in noted:
                 changed.pop(reference, None)
                 cache = reference()
-                if cache is not None:
+                if cache is not None and is_ours(cache):
                     self.add(cache)
         except BaseException as error:
             if not isinstance(error, Exception):  # an interrupt; an error would recur

@@ -27,7 +27,7 @@ from .._cache import REFRESHING, CachedTokenCredential, TokenCache, error_to_rai
 from .._errors import closed, overdue
 from .._refresh import REFRESH_SECONDS, Action, Now, Outcome, Refresh
 from .._token import TokenLike
-from ._scheduler import Loop, arm, is_elsewhere, running_loop
+from ._scheduler import Loop, arm, is_adrift, running_loop
 
 LOOK_SECONDS = 1.0  # how long it may take to notice that another loop has stopped
 
@@ -209,7 +209,8 @@ class CommunicationTokenCredential(CachedTokenCredential):
     async def __aenter__(self) -> Self:
         if self._cache.state.closed:
             raise closed()
-        _move_to(self._cache, _event_loop())
+        _event_loop()
+        _arm_if_adrift(self._cache)
         return self
 
     async def __aexit__(
@@ -285,7 +286,7 @@ async def _obtain(cache: TokenCache, options: dict[str, Any]) -> AccessToken:
 async def _result(cache: TokenCache, options: dict[str, Any]) -> AccessToken | Exception:
     """Return a token, or what to raise."""
     loop = _event_loop()
-    _move_to(cache, loop)
+    _arm_if_adrift(cache)
     claims = options.get("claims") or None
     waited: Refresh | None = None
     led: Refresh | None = None
@@ -395,9 +396,9 @@ def _arm(cache: TokenCache) -> None:
     arm(cache, refresh_ahead)
 
 
-def _move_to(cache: TokenCache, loop: Loop) -> None:
+def _arm_if_adrift(cache: TokenCache) -> None:
     """Arm a proactive cache on this loop, unless it is armed on one that is still running."""
-    if is_elsewhere(cache, loop):
+    if is_adrift(cache):
         cache.changed()
 
 

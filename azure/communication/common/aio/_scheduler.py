@@ -52,7 +52,9 @@ class LoopScheduler:
 
     def run_due(self) -> None:
         """Set the timers of what has changed, and refresh what is due: at most 64 at once."""
-        self.schedule.take(self.changed)
+        loop = asyncio.get_running_loop()
+        # Not those that have moved to another loop, because this one stood still.
+        self.schedule.take(self.changed, lambda cache: cache.loop is None or cache.loop() is loop)
         for reference in self.schedule.pop_due(MAX_REFRESHES - len(self.in_progress)):
             cache = reference()
             task = self.refresh(cache) if cache is not None else None
@@ -63,6 +65,15 @@ class LoopScheduler:
             self._look_in(self.schedule.delay())
 
     def _discard(self, task: "asyncio.Task[None]") -> None:
+        if task.cancelled():
+            # Its place stays taken for a moment: where everything is being cancelled, as at the end
+            # of asyncio.run, nobody would cancel the next one.
+            loop = asyncio.get_running_loop()
+            loop.call_later(LATE_SECONDS, self._free, task, context=contextvars.Context())
+        else:
+            self._free(task)
+
+    def _free(self, task: "asyncio.Task[None]") -> None:
         self.in_progress.discard(task)
         self._look_in(0)
 
@@ -108,24 +119,27 @@ def arm(cache: TokenCache, refresh: RefreshAhead) -> None:
     :param refresh: Starts to refresh a cache if it should be.
     :type refresh: ~collections.abc.Callable[[TokenCache], asyncio.Task[None] or None]
     """
-    running = running_loop()
-    loop: Loop | None = cache.loop() if cache.loop is not None else None
-    if running is not None and (loop is None or loop is running or not loop.is_running()):
+    running, own = running_loop(), _own_loop(cache)
+    if running is not None and own in (running, None):
         scheduler(running, refresh).add(cache)
         cache.loop = weakref.ref(running)  # last, so that after an interrupt the next use does it
-    elif loop is None or not loop.is_running():
+    elif own is None:
         cache.loop = nowhere
     else:
         with suppress(RuntimeError):  # closed by now: the next use arms it
-            loop.call_soon_threadsafe(arm, cache, refresh, context=contextvars.Context())
+            own.call_soon_threadsafe(arm, cache, refresh, context=contextvars.Context())
 
 
-def is_elsewhere(cache: TokenCache, loop: Loop) -> bool:
-    """Return whether a cache has to be armed on this loop, because its own has stopped."""
-    if cache.loop is None:
-        return False
-    own = cache.loop()
-    return own is not loop and (own is None or not own.is_running())
+def is_adrift(cache: TokenCache) -> bool:
+    """Return whether a cache has to be armed on the running loop, because its own has stopped."""
+    return cache.loop is not None and _own_loop(cache) is None
+
+
+def _own_loop(cache: TokenCache) -> Loop | None:
+    """Return the loop on which a cache is armed, if that is running."""
+    loop: Loop | None = cache.loop() if cache.loop is not None else None
+    # The parent process's seems to run in a child, too.
+    return loop if loop is not None and loop.is_running() and not cache.is_inherited else None
 
 
 def running_loop() -> Loop | None:
