@@ -7,6 +7,7 @@ can refresh again, and the background goes on.
 """
 
 import asyncio
+import gc
 import inspect
 import os
 import threading
@@ -506,6 +507,13 @@ def test_an_interrupted_thread_is_replaced(monkeypatch: pytest.MonkeyPatch) -> N
     sync_scheduler.scheduler(refresh_ahead).wake()
     threads.wait_for_end()
     assert [report.exc_type for report in reports] == [KeyboardInterrupt]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def collect() -> Iterator[None]:
+    """Have what is never awaited collected here, where its warning is expected."""
+    yield
+    gc.collect()
 
 
 # ---- On event loops

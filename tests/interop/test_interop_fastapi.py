@@ -80,7 +80,7 @@ def test_body(body):
         ({"caller": USER}, "caller", "PhoneNumberIdentifier, not of Communication"),
         ({"caller": {"phoneNumber": {}}}, "caller", "phoneNumber.value is missing"),
         ({"caller": PHONE, "agent": "4:+1"}, "agent", "not of PhoneNumberIdentifier"),
-        ({"caller": PHONE, "others": [{}]}, "others", "has the member rawId or one of"),
+        ({"caller": PHONE, "others": [{}]}, "others", "must have the member rawId or one of"),
         ({"caller": PHONE, "others": [5]}, "others", "expected an identifier, a raw id or its"),
     ],
 )
