@@ -43,6 +43,16 @@ def test_a_detached_exception_is_a_copy_without_a_traceback(failure: Exception) 
     assert original.__traceback__ is not None
 
 
+def test_a_copy_has_notes_of_its_own() -> None:
+    """What is noted on one is not noted on the others."""
+    original = ValueError("x")
+    vars(original)["__notes__"] = ["first"]
+    twin = errors.detached(original)
+    vars(twin)["__notes__"].append("second")
+    assert vars(twin)["__notes__"] == ["first", "second"]
+    assert vars(original)["__notes__"] == ["first"]
+
+
 @pytest.mark.parametrize("failure", [Awkward("1", "2"), Changing("x")])
 def test_an_exception_that_its_constructor_cannot_copy_keeps_its_class(failure: Exception) -> None:
     """Its callers' except clauses are written for it."""
