@@ -23,6 +23,14 @@ CREDENTIALS = 40
 MODULES = ("colorsys", "wave", "netrc", "fractions", "csv", "there_is_no_such_module")
 
 
+def fork() -> int:
+    """Fork, and return what ``os.fork`` does."""
+    with warnings.catch_warnings():
+        # Python 3.12 and newer warn about forks beside threads, which are the subject here.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
 def main(forks: int, without_hook: bool) -> int:
     """Fork repeatedly, and return how many children hung."""
     if without_hook:  # as in uWSGI, which forks in C
@@ -60,10 +68,7 @@ def main(forks: int, without_hook: bool) -> int:
 def answers(credentials: list[CommunicationTokenCredential]) -> bool:
     """Fork a child that asks each credential for a token, and return whether it does so in time."""
     reader, writer = os.pipe()
-    with warnings.catch_warnings():
-        # Python 3.12 and newer warn about forks beside threads, which are the subject here.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        child = os.fork()
+    child = fork()
     if not child:
         try:
             for credential in credentials:

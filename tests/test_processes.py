@@ -11,7 +11,6 @@ import textwrap
 import threading
 import time
 import traceback
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +18,7 @@ from typing import Any, TypeVar
 import pytest
 from azure.communication.common import CommunicationTokenCredential, aio
 
+from forks import fork
 from scaffolding import (
     DEADLINE,
     Call,
@@ -46,10 +46,7 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has 
 def in_child(function: Callable[[], T]) -> T:
     """Fork, call a function in the child, and return in the parent what it returned there."""
     reader, writer = os.pipe()
-    with warnings.catch_warnings():
-        # Python 3.12 and newer warn about forks beside threads, which are the subject here.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        child = os.fork()
+    child = fork()
     if not child:
         try:
             answer = pickle.dumps((function(), None))

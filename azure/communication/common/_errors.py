@@ -8,8 +8,11 @@ credential keeps of a failure, or raises in another thread, is therefore a copy.
 import copy
 import functools
 import gc
+from typing import TypeVar
 
-from azure.core.exceptions import ClientAuthenticationError
+from azure.core.exceptions import AzureError, ClientAuthenticationError
+
+_AzureErrorT = TypeVar("_AzureErrorT", bound=AzureError)
 
 
 def closed() -> RuntimeError:
@@ -50,7 +53,7 @@ def detached(error: Exception) -> Exception:
         except Exception:  # noqa: BLE001, S112 - it cannot be copied this way, or not even printed
             continue
     else:
-        twin = authentication_error(_describe(error))
+        twin = made(ClientAuthenticationError, _describe(error))
     set_field(twin, "__traceback__", None)
     notes = vars(twin).pop("__notes__", None)
     if isinstance(notes, list):
@@ -58,7 +61,7 @@ def detached(error: Exception) -> Exception:
     return twin
 
 
-def set_field(error: Exception, name: str, value: object) -> None:
+def set_field(error: BaseException, name: str, value: object) -> None:
     """Set a field of an exception, even if its class refuses that, as a frozen dataclass does."""
     object.__setattr__(error, name, value)
 
@@ -84,7 +87,7 @@ def to_keep(error: Exception, depth: int = 2) -> Exception:
             return twin
     except Exception:  # noqa: BLE001, S110 - what the user's class does with its fields
         pass
-    return authentication_error(_describe(error))
+    return made(ClientAuthenticationError, _describe(error))
 
 
 def _clear(error: Exception, depth: int) -> None:
@@ -131,9 +134,9 @@ def _copy_without_constructor(error: Exception) -> Exception:
     return twin
 
 
-def authentication_error(message: str) -> ClientAuthenticationError:
-    """Return an error without a reference to any exception that is being handled."""
-    error = ClientAuthenticationError(message=message)
+def made(kind: type[_AzureErrorT], message: str) -> _AzureErrorT:
+    """Return a new error without a reference to any exception that is being handled."""
+    error = kind(message)
     error.exc_type = error.exc_value = error.exc_traceback = None
     error.exc_msg = message
     return error

@@ -24,7 +24,7 @@ from importlib import import_module
 from itertools import groupby
 from operator import itemgetter
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from azure.core.credentials import AccessToken, AccessTokenInfo, TokenRequestOptions
 from azure.core.exceptions import (
@@ -48,6 +48,7 @@ from azure.core.utils import case_insensitive_dict
 
 from ._bearer import sent_token
 from ._connection import parse_endpoint
+from ._errors import made, set_field
 from ._token import RedactedAccessToken, check_token_text, read_time
 from ._version import VERSION
 
@@ -57,8 +58,6 @@ else:
     RetryPolicyBase = object
 
 _LOGGER = logging.getLogger(__name__)
-
-_AzureErrorT = TypeVar("_AzureErrorT", bound=AzureError)
 
 DEFAULT_SCOPE = "https://communication.azure.com/clients/.default"
 _ENTRA = "/access/entra/:exchangeAccessToken?api-version=2025-03-02-preview"
@@ -254,29 +253,21 @@ def without_secrets(error: BaseException, entra: Any) -> BaseException:
     _LOGGER.debug("The Entra token exchange failed at:\n%s", frames)
     text = _redact(_text(error), secret)
     for field in ("__cause__", "__context__", "__traceback__"):
-        object.__setattr__(error, field, None)  # though its class may refuse that
+        set_field(error, field, None)
     vars(error).pop("__notes__", None)
     for name, value in vars(error).items():
         vars(error)[name] = _redact(value, secret) if isinstance(value, str) else _number(value)
     args = (_redact(_text(arg), secret) if _number(arg) is None else arg for arg in error.args)
-    object.__setattr__(error, "args", tuple(args))
+    set_field(error, "args", tuple(args))
     # Some built-in exceptions have further fields: an AttributeError its object, for example.
     has_fields = type(error).__basicsize__ > FinishedError.__basicsize__
     if not isinstance(error, Exception) or (_text(error) == text and not has_fields):
         return error
-    return _made(AzureError, f"Entra token exchange failed: {type(error).__name__}: {text}")
+    return made(AzureError, f"Entra token exchange failed: {type(error).__name__}: {text}")
 
 
 def _number(value: object) -> int | float | None:
     return value if isinstance(value, (int, float)) else None
-
-
-def _made(kind: type[_AzureErrorT], message: str) -> _AzureErrorT:
-    """Return a new error without a reference to any exception that is being handled."""
-    error = kind(message)
-    error.exc_type = error.exc_value = error.exc_traceback = None
-    error.exc_msg = message
-    return error
 
 
 def _text(value: object) -> str:
@@ -402,7 +393,7 @@ def _error(
     details: ODataV4Format | None = None,
 ) -> HttpResponseError:
     """Return an error about a response, with only those parts of the response that may be kept."""
-    error = _made(kind, message)
+    error = made(kind, message)
     error.error = details
     error.status_code = response.status_code
     error.reason = _redact(response.reason or "", secret)

@@ -47,8 +47,9 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias
 
 from azure.core.credentials import AccessToken
+from azure.core.exceptions import ClientAuthenticationError
 
-from ._errors import asked_by_refresher, authentication_error, closed, overdue, to_keep
+from ._errors import asked_by_refresher, closed, made, overdue, to_keep
 
 INFINITY = float("inf")
 
@@ -507,7 +508,7 @@ def refuse(state: State, now: Now, jitter: float) -> State:
             "seconds of its issue: check that they are issued by the resource that the client "
             "talks to, for an existing user and with the scopes it needs"
         )
-        error = authentication_error(msg)
+        error = made(ClientAuthenticationError, msg)
     refused = Refused(hash(token.token), token.expires_on, state.deadline_at)
     return State(
         proactive=state.proactive,

@@ -179,3 +179,18 @@ def tokens_sent(service: LocalService) -> set[str]:
     """Return the different tokens with which chat was called."""
     chat = [each for each in list(service.requests) if each.target.startswith("/chat/")]
     return {each.headers["Authorization"] for each in chat}
+
+
+def assert_token_is_not_cached(url: str) -> None:
+    """Check that an app lets no cache keep the token that it gives to a user."""
+    headers = {"X-MS-CLIENT-PRINCIPAL-ID": "alice"}
+    answer = requests.post(f"{url}/token", headers=headers, timeout=10)
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.json()["token"].startswith("eyJ")
+
+
+def status_for(url: str, thread: str, body: bytes) -> int:
+    """Return the status with which an app answers a message of a user, valid or not."""
+    headers = {"X-MS-CLIENT-PRINCIPAL-ID": "alice", "Content-Type": "application/json"}
+    target = f"{url}/threads/{thread}/messages"
+    return requests.post(target, data=body, headers=headers, timeout=10).status_code

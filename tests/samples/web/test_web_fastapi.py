@@ -8,7 +8,17 @@ import pytest
 import requests
 
 from local_service import LocalService
-from web.servers import THREAD, Crowd, add_users, post, server, settings_of, tokens_sent
+from web.servers import (
+    THREAD,
+    Crowd,
+    add_users,
+    assert_token_is_not_cached,
+    post,
+    server,
+    settings_of,
+    status_for,
+    tokens_sent,
+)
 
 ACCOUNTS = [f"account-{number}" for number in range(4)]
 
@@ -57,10 +67,7 @@ def test_sign_in(url: str, path: str, headers: dict[str, str]) -> None:
 
 def test_token_is_not_cached(url: str) -> None:
     """No cache between may keep a token."""
-    headers = {"X-MS-CLIENT-PRINCIPAL-ID": "alice"}
-    answer = requests.post(f"{url}/token", headers=headers, timeout=10)
-    assert answer.headers["Cache-Control"] == "no-store"
-    assert answer.json()["token"].startswith("eyJ")
+    assert_token_is_not_cached(url)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +85,4 @@ def test_token_is_not_cached(url: str) -> None:
 )
 def test_request_that_is_not_valid(url: str, thread: str, body: bytes, status: int) -> None:
     """It is the caller's mistake."""
-    headers = {"X-MS-CLIENT-PRINCIPAL-ID": "alice", "Content-Type": "application/json"}
-    target = f"{url}/threads/{thread}/messages"
-    answer = requests.post(target, data=body, headers=headers, timeout=10)
-    assert answer.status_code == status
+    assert status_for(url, thread, body) == status
