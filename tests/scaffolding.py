@@ -18,6 +18,7 @@ import selectors
 import sys
 import threading
 import time
+import traceback
 import weakref
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
@@ -556,7 +557,11 @@ class ThreadWatch:
         """Block until none runs, nor any that those have started."""
         give_up_at = time.monotonic() + DEADLINE
         while threads := self.alive():
-            assert time.monotonic() < give_up_at, f"threads still run after {DEADLINE} seconds"
+            if time.monotonic() > give_up_at:
+                frame = sys._current_frames().get(threads[0].ident or 0)
+                where = "".join(traceback.format_stack(frame))
+                msg = f"threads still run after {DEADLINE} seconds:\n{where}"
+                raise AssertionError(msg)
             threads[0].join(DEADLINE)
 
 

@@ -298,6 +298,27 @@ def test_there_are_eight_workers_at_most(clock: Clock, threads: ThreadWatch) -> 
     calls.wait_for(101)
 
 
+def test_a_worker_goes_on_with_what_waits(
+    clock: Clock, threads: ThreadWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It needs no call for that."""
+    workers, gate, calls = new_workers(), threading.Event(), Tally()
+    stuck = [Item(clock, 0, lambda: gate.wait(DEADLINE)) for _ in range(8)]
+    hand_over(workers, *stuck)
+    wait_until(lambda: len(workers) == 0)
+    monkeypatch.setattr(sync_scheduler, "IDLE_SECONDS", 4 * DEADLINE)
+    items = [Item(clock, 0, calls.count) for _ in range(3)]
+    hand_over(workers, *items)
+    gate.set()
+    calls.wait_for(3)
+    wait_until(lambda: len(workers.idle) == 8)
+    assert calls.value == 3
+    monkeypatch.setattr(sync_scheduler, "IDLE_SECONDS", 0.01)
+    for queue_of_calls in list(workers.idle.values()):
+        queue_of_calls.put(None)
+    threads.wait_for_end()
+
+
 def test_what_waits_for_a_worker_waits_once(clock: Clock, threads: ThreadWatch) -> None:
     """However often it comes due while the workers hang, nothing grows."""
     gate, hanging, calls = threading.Event(), Tally(), Tally()
@@ -313,7 +334,7 @@ def test_what_waits_for_a_worker_waits_once(clock: Clock, threads: ThreadWatch) 
     items = [Item(clock, 0, calls.count) for _ in range(3)]
     for _ in range(100):
         hand_over(workers, *items)
-    assert (len(workers), workers.calls.qsize()) == (3, 3)
+    assert (len(workers), len(workers.idle)) == (3, 0)
     gate.set()
     calls.wait_for(3)
     threads.wait_for_end()
@@ -356,7 +377,8 @@ def test_an_item_never_queues_behind_one_that_hangs(
     monkeypatch.setattr(sync_scheduler, "IDLE_SECONDS", 0.01)
     gate.set()
     while alive := threads.alive():  # whoever sleeps on is called
-        workers.calls.put(None)
+        for queue_of_calls in list(workers.idle.values()):
+            queue_of_calls.put(None)
         alive[0].join(0.02)
     assert (log, calls.value) == (["begins", "ends"], 2)
 
@@ -402,10 +424,28 @@ def test_a_worker_that_has_not_begun_counts(clock: Clock, monkeypatch: pytest.Mo
     for _ in range(3):
         hand_over(workers, item)
     assert len(started) == 1
+    assert [queue_of_calls.qsize() for queue_of_calls in workers.idle.values()] == [1]
+
+
+def test_each_worker_is_called_by_itself(
+    clock: Clock, threads: ThreadWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two that get from one queue with a time-out, Python may let one wait forever."""
+    monkeypatch.setattr(sync_scheduler, "IDLE_SECONDS", DEADLINE)
+    workers, together = new_workers(), threading.Barrier(2)
+    items = [Item(clock, 0, lambda: together.wait(DEADLINE)) for _ in range(2)]
+    for _ in range(2):
+        hand_over(workers, *items)
+        wait_until(lambda: len(workers) == 0 and len(workers.idle) == 2)
+    first, second = workers.idle.values()
+    assert first is not second
+    assert len(threads.alive()) == 2
+    monkeypatch.setattr(sync_scheduler, "IDLE_SECONDS", 0.01)
+    hand_over(workers, *items)
 
 
 def test_an_item_that_comes_when_a_worker_stops_waiting_is_refreshed(
-    clock: Clock, threads: ThreadWatch
+    clock: Clock, threads: ThreadWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who handed it over may have taken the worker for idle."""
     calls = Tally()
@@ -419,7 +459,7 @@ def test_an_item_that_comes_when_a_worker_stops_waiting_is_refreshed(
             raise queue.Empty
 
     workers = new_workers()
-    workers.calls = TooLate()
+    monkeypatch.setattr(queue, "SimpleQueue", TooLate)
     hand_over(workers, Item(clock, 0))
     threads.wait_for_end()
     assert (calls.value, len(workers)) == (1, 0)

@@ -20,6 +20,7 @@ Queues and threads are looked up in their modules when they are needed, because 
 there.
 """
 
+import functools
 import logging
 import os
 import queue
@@ -164,8 +165,9 @@ class Workers:
         self._refresh = refresh
         self._wake = wake
         self._waiting: OrderedDict[Reference, None] = OrderedDict()
-        self.calls: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self.idle: dict[threading.Thread, None] = {}
+        # A queue for each: where several get from one, get(timeout=...) may wait forever if another
+        # was faster and its time is over (seen with Python 3.11).
+        self.idle: dict[threading.Thread, queue.SimpleQueue[None]] = {}
 
     def __len__(self) -> int:
         """Return the number of caches that wait for a worker."""
@@ -180,33 +182,37 @@ class Workers:
         waiting = len(self._waiting)
         if not waiting:
             return
-        for _ in range(waiting - self.calls.qsize()):
-            self.calls.put(None)
         self.threads = [thread for thread in self.threads if thread.is_alive()]
         for thread in list(self.idle):
             if not thread.is_alive():  # it could not be started, or an interrupt has ended it
                 self.idle.pop(thread, None)
-        idle = len(self.idle)
-        for _ in range(min(waiting - idle, MAX_WORKERS - len(self.threads))):
-            thread = new_thread(self._work)
-            self.idle[thread] = None  # before it runs, or it would be started twice
+        idle = list(self.idle.values())
+        for calls in idle[:waiting]:
+            if calls.empty():
+                calls.put(None)
+        for _ in range(min(waiting - len(idle), MAX_WORKERS - len(self.threads))):
+            calls = queue.SimpleQueue()
+            thread = new_thread(functools.partial(self._work, calls))
+            self.idle[thread] = calls  # before it runs, or it would be started twice
             if not start(thread):
                 return
             self.threads.append(thread)
 
-    def _work(self) -> None:
-        while self._wait_for_call(threading.current_thread()):
+    def _work(self, calls: "queue.SimpleQueue[None]") -> None:
+        while self._wait_for_call(threading.current_thread(), calls):
             try:
                 self._refresh_next()
             except Exception:  # noqa: BLE001 - of a log handler, say
                 report_exception()
 
-    def _wait_for_call(self, me: threading.Thread) -> bool:
+    def _wait_for_call(self, me: threading.Thread, calls: "queue.SimpleQueue[None]") -> bool:
         """Wait until there is something to do; return whether there is."""
         try:
-            self.idle[me] = None
+            self.idle[me] = calls
+            if self._waiting:
+                return True
             with suppress(queue.Empty):
-                self.calls.get(timeout=IDLE_SECONDS)
+                calls.get(timeout=IDLE_SECONDS)
                 return True
         finally:
             self.idle.pop(me, None)
