@@ -287,6 +287,11 @@ class Issuer:
         """Let the calls that are held return, and later ones at once."""
         self._gate.set_result(None)
 
+    def release_in_child(self) -> None:
+        """Do the same after a fork. The gate has a lock, which a thread of the parent may hold."""
+        self.hold()
+        self.release()
+
     def __call__(self) -> Any:
         gate, step = self._begin()
         gate.result(DEADLINE)
@@ -426,6 +431,14 @@ def install(monkeypatch: pytest.MonkeyPatch, scheduler: Scheduler) -> Scheduler:
 def manual_scheduler(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Scheduler:
     """Replace this process's scheduler by one without a thread of its own, but with workers."""
     return install(monkeypatch, threadless(clock))
+
+
+def run_all_due(scheduler: Scheduler) -> int:
+    """Have the scheduler look as often as its thread would without a sleep; return how often."""
+    looks = 1
+    while scheduler.run_due() == 0:
+        looks += 1
+    return looks
 
 
 def let_pass(seconds: float, clock: Clock, scheduler: Scheduler) -> None:

@@ -5,12 +5,11 @@ import contextlib
 import gc
 import logging
 import sys
-import threading
 import time
 import weakref
 from asyncio import CancelledError
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, TypeVar
 
 import pytest
 from azure.communication.common.aio import CommunicationTokenCredential
@@ -44,6 +43,7 @@ from scaffolding import (
 )
 from scaffolding import waiting as number_waiting
 
+T = TypeVar("T")
 Waiting = tuple[type[CommunicationTokenCredential], Tally]
 
 
@@ -56,13 +56,6 @@ def clock() -> Clock:
 def waiting(clock: Clock) -> Waiting:
     """The credential's class on the clock, and the count of those who wait for a refresh."""
     return count_waiting(on_clock(CommunicationTokenCredential, clock))
-
-
-@pytest.fixture
-def short_refreshes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a refresh take a twentieth of a second at most, in real time."""
-    monkeypatch.setattr(rules, "REFRESH_SECONDS", 0.05)
-    monkeypatch.setattr(aio_credential, "REFRESH_SECONDS", 0.05)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -171,38 +164,46 @@ def test_nobody_waits_for_a_slow_refresh_of_a_valid_token(
 # ---- A refresher that hangs
 
 
-@pytest.mark.usefixtures("short_refreshes")
+def run_on_clock(main: Coroutine[Any, Any, T], clock: Clock) -> T:
+    """Run a coroutine as ``asyncio.run`` does, but move the clock on instead of sleeping."""
+    with clock_loop(clock) as loop:
+        return loop.run_until_complete(main)
+
+
 @pytest.mark.parametrize("stubborn", [False, True])
-def test_a_refresh_that_hangs_is_given_up(stubborn: bool) -> None:
+def test_a_refresh_that_hangs_is_given_up(clock: Clock, stubborn: bool) -> None:
     """It is cancelled, even if it does not end then, and the next caller starts again."""
-    cancelled = threading.Event()
+    log: list[str] = []
 
     async def hang() -> None:
         try:
             await asyncio.sleep(3_600)
         except asyncio.CancelledError:
-            cancelled.set()
+            log.append("cancelled")
             if stubborn:
                 await asyncio.sleep(3_600)
             raise
 
-    issuer = Issuer(hang)
-    credential = CommunicationTokenCredential(token_refresher=issuer.issue)
+    issuer = Issuer(hang, wall=clock.wall)
+    credential = on_clock(CommunicationTokenCredential, clock)(token_refresher=issuer.issue)
+    start = clock.mono()
 
     async def main() -> AccessToken:
         calls = [credential.get_token() for _ in range(10)]
         for error in await asyncio.gather(*calls, return_exceptions=True):
             assert isinstance(error, TimeoutError)
-        await turn_until(cancelled.is_set)
+        assert clock.mono() == start + 60
+        await turn_until(lambda: log == ["cancelled"])
         return await credential.get_token()
 
-    assert run_async(main()).expires_on > time.time()
+    assert run_on_clock(main(), clock).expires_on > clock.wall()
     assert issuer.calls == 2
 
 
-@pytest.mark.usefixtures("short_refreshes")
 @pytest.mark.parametrize("end", ["given up", "cancelled", "left behind"])
-def test_a_refresher_that_turns_its_cancellation_into_an_error_is_heard_no_more(end: str) -> None:
+def test_a_refresher_that_turns_its_cancellation_into_an_error_is_heard_no_more(
+    clock: Clock, end: str
+) -> None:
     """Nobody is told of an error that nobody waits for, not even asyncio's log."""
 
     async def turn() -> None:
@@ -211,8 +212,8 @@ def test_a_refresher_that_turns_its_cancellation_into_an_error_is_heard_no_more(
         finally:
             raise ValueError("secret")
 
-    issuer = Issuer(turn)
-    credential = CommunicationTokenCredential(token_refresher=issuer.issue)
+    issuer = Issuer(turn, wall=clock.wall)
+    credential = on_clock(CommunicationTokenCredential, clock)(token_refresher=issuer.issue)
 
     async def main() -> None:
         caller = asyncio.create_task(credential.get_token())
@@ -226,8 +227,8 @@ def test_a_refresher_that_turns_its_cancellation_into_an_error_is_heard_no_more(
             with pytest.raises(asyncio.CancelledError):
                 await caller
 
-    run_async(main())
-    assert run_async(credential.get_token()).expires_on > time.time()
+    run_on_clock(main(), clock)
+    assert run_on_clock(credential.get_token(), clock).expires_on > clock.wall()
     assert issuer.calls == 2
 
 

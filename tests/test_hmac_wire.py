@@ -29,6 +29,8 @@ from azure.core.pipeline.transport import (
 from azure.core.pipeline.transport import HttpRequest as LegacyHttpRequest
 from azure.core.rest import HttpRequest
 
+from scaffolding import turn_until
+
 KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 OTHER_KEY = "YW5vdGhlciBzZWNyZXQgb2YgNDggYnl0ZXMgZm9yIGFjY2VzcyBrZXlzLi4uLi4u"
 TRANSPORTS = ["requests", "asyncio-requests", "aiohttp"]
@@ -55,6 +57,7 @@ class Service(socketserver.ThreadingTCPServer):
         authority.cert_pem.write_to_path(self.ca_file)
         super().__init__(("127.0.0.1", 0), Connection)
         self.host = f"127.0.0.1:{self.server_address[1]}"
+        self.open: set[Connection] = set()
         self.reset()
 
     def reset(self) -> None:
@@ -88,6 +91,7 @@ class Connection(socketserver.StreamRequestHandler):
     def setup(self) -> None:
         assert isinstance(self.server, Service)
         self.service = self.server
+        self.service.open.add(self)
         self.request.settimeout(self.timeout)
         self.request = self.service.tls.wrap_socket(self.request, server_side=True)
         super().setup()
@@ -107,6 +111,7 @@ class Connection(socketserver.StreamRequestHandler):
     def finish(self) -> None:
         super().finish()
         self.request.close()
+        self.service.open.discard(self)
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +149,8 @@ def send(
             for request in requests:
                 statuses.append((await line.run(request)).http_response.status_code)
                 after_each()
+        # A loop that ends before aiohttp has closed its connections warns of them.
+        await turn_until(lambda: not service.open)
 
     if transport != "requests":
         asyncio.run(run())

@@ -88,6 +88,77 @@ def test_the_next_look_is_within_thirty_seconds(clock: Clock, schedule: Schedule
     assert schedule.delay() == 30
 
 
+def changed(*items: Item) -> dict[Any, None]:
+    """Return the record of a driver on which these have changed."""
+    return dict.fromkeys(weakref.ref(item) for item in items)
+
+
+def test_those_that_have_changed_are_armed_in_batches(clock: Clock, schedule: Schedule) -> None:
+    """However many they are, none of them holds up a loop for long, and it does not sleep."""
+    items = [Item(clock, 10) for _ in range(2_500)]
+    record = changed(*items)
+    armed = []
+    while True:
+        schedule.take(record)
+        armed.append(len(schedule.heap))
+        if schedule.delay() > 0:
+            break
+        assert len(schedule) == 2_500
+    assert armed == [1_000, 2_000, 2_500]
+    assert (record, schedule.delay()) == ({}, 10)
+
+
+def test_what_changes_while_it_is_being_armed_is_armed_again(
+    clock: Clock, schedule: Schedule
+) -> None:
+    """It may have changed right after its due time was computed."""
+    item = Item(clock, 10)
+    record = changed(item)
+
+    def change(_: object) -> bool:
+        record[weakref.ref(item)] = None  # type: ignore[index]
+        return True
+
+    schedule.take(record, change)
+    assert list(record) == [weakref.ref(item)]
+
+
+def test_a_fork_finds_all_that_are_armed_or_about_to_be(clock: Clock) -> None:
+    """Wherever the thread is while another one forks, the child learns of each."""
+    seen: list[int] = []
+    record: dict[Any, None] = {}
+    is_watched = False
+
+    def look_and_tell() -> float:
+        if is_watched:
+            seen.append(len({*schedule.caches(), *(item() for item in record)}))
+        return clock.mono()
+
+    schedule = Schedule(clock.sources()._replace(mono=look_and_tell))
+    is_watched = True
+    items = [Item(clock, 10) for _ in range(3)]
+    for _ in range(2):  # the second time, each of them has an entry already
+        record.update(changed(*items))
+        schedule.take(record)
+    assert set(seen) == {3}
+    assert len(schedule.caches()) == 3
+
+
+def test_a_suspension_while_the_due_time_is_computed_does_not_delay_it(
+    clock: Clock, schedule: Schedule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time of one reading counts."""
+
+    def suspended(*args: Any) -> Any:
+        moment = rules.due(*args)
+        clock.suspend(HOUR)
+        return moment
+
+    monkeypatch.setattr(schedule_module, "due", suspended)
+    item = add(schedule, Item(clock, HOUR))
+    assert popped(schedule) == [item]
+
+
 def test_a_removed_item_does_not_come_up(clock: Clock, schedule: Schedule) -> None:
     """Removing one, twice or before it was ever added, leaves the others."""
     gone, never, stays = (Item(clock, 0) for _ in range(3))

@@ -372,7 +372,7 @@ def test_an_item_never_queues_behind_one_that_hangs(
     stuck = hanging(clock, gate, log)
     hand_over(workers, stuck, first)
     calls.wait_for(2)
-    assert log == ["begins"]
+    wait_until(lambda: log == ["begins"])
     assert len(threads.alive()) == 2
     monkeypatch.setattr(sync_scheduler, "IDLE_SECONDS", 0.01)
     gate.set()
@@ -399,7 +399,7 @@ def test_a_worker_calls_for_another_when_it_leaves_work_behind(
     assert calls.value == 0
     workers.start_needed()
     calls.wait_for(1)
-    assert log == ["begins"]
+    wait_until(lambda: log == ["begins"])
     gate.set()
     threads.wait_for_end()
     assert (log, calls.value, asked.value) == (["begins", "ends"], 1, 1)
@@ -508,7 +508,7 @@ def test_an_item_that_hangs_costs_one_worker(clock: Clock, threads: ThreadWatch)
     items = [Item(clock, 0, calls.count) for _ in range(1_000)]
     hand_over(workers, stuck, *items)
     calls.wait_for(1_000)
-    assert log == ["begins"]
+    wait_until(lambda: log == ["begins"])
     assert len(workers.threads) == 8
     gate.set()
     threads.wait_for_end()

@@ -19,6 +19,7 @@ from scaffolding import (
     make_token,
     manual_scheduler,
     on_clock,
+    run_all_due,
     run_async,
     state_of,
     turn_until,
@@ -87,7 +88,7 @@ def test_credentials_that_are_dropped_without_close_are_collected(
     references = [weakref.ref(credential) for credential in credentials]
     del credentials
     assert [reference() for reference in references if reference() is not None] == [kept]
-    scheduler.run_due()
+    run_all_due(scheduler)
     assert len(scheduler.schedule) == 1
     clock.advance(3_000)
     scheduler.run_due()

@@ -179,6 +179,7 @@ class TokenCache:
             snapshot = self._latest()
             decision = _refresh.decide(snapshot.state, now, request, waited, REFRESHING.get())
             if decision.action is not Action.LEAD:
+                request.deadline_at = INFINITY  # a caller that was to lead may have lost the race
                 break
             if self._follow(snapshot, _refresh.lead(snapshot.state, now, request)):
                 break

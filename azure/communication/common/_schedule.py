@@ -42,23 +42,25 @@ class Schedule:
     def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
         self._clock = clock
         self.heap: list[Entry] = []
+        self._taken: dict[Reference, None] = {}
         self._void = 0  # entries whose cache was dropped, closed or re-armed; approximate
         self._buckets: Counter[int] = Counter()
         self._offset = clock.wall() - clock.mono()
         self._on_drop = self._count_void
 
     def __len__(self) -> int:
-        """Return the number of entries, void ones included."""
-        return len(self.heap)
+        """Return the number of entries, void ones and those about to be made included."""
+        return len(self.heap) + len(self._taken)
 
     def add(self, cache: TokenCache) -> None:
         """Set the timer of a cache according to its state; an older entry becomes void."""
         self.remove(cache)
         self._tidy_up()
-        moment = due(cache.state, self._clock.now())
+        now = self._clock.now()  # read once: the machine may be suspended at any line
+        moment = due(cache.state, now)
         if moment is None:
             return
-        when = self._clock.wall() + self._spread(moment)
+        when = now.wall + self._spread(moment, now.wall)
         self._buckets[_bucket(when)] += 1
         number = cache.entry = next(_numbers)
         reference = weakref.ref(cache, self._on_drop)
@@ -72,18 +74,20 @@ class Schedule:
         changed: dict[Reference, None],
         is_ours: Callable[[TokenCache], bool] = lambda _: True,
     ) -> None:
-        """Set the timers of the caches that a driver recorded as changed, and clear the record."""
-        noted = list(changed)
-        try:
-            for reference in noted:
-                changed.pop(reference, None)
+        """Set the timers of caches that a driver recorded as changed, a batch at a time."""
+        # An interrupt, or a fork of another thread, may come while a cache is in neither the record
+        # nor the heap: it is still here, for the next time and for caches().
+        self._taken.update(changed)
+        for reference in list(self._taken)[:BATCH]:
+            changed.pop(reference, None)
+            try:
                 cache = reference()
                 if cache is not None and is_ours(cache):
                     self.add(cache)
-        except BaseException as error:
-            if not isinstance(error, Exception):  # an interrupt; an error would recur
-                changed.update(dict.fromkeys(noted))
-            raise
+            except Exception:
+                self._taken.pop(reference)  # it would recur
+                raise
+            self._taken.pop(reference)
 
     def remove(self, cache: TokenCache) -> None:
         """Disarm a cache. May be called from any thread."""
@@ -110,7 +114,9 @@ class Schedule:
         return found
 
     def delay(self) -> float:
-        """Return how many seconds to sleep before the next check, 0 if something is due."""
+        """Return how many seconds to sleep before the next check, 0 if there is more to do."""
+        if self._taken:
+            return 0.0
         while self.heap and not _is_live(self.heap[0]):
             self._drop_first()
         if not self.heap:
@@ -118,18 +124,19 @@ class Schedule:
         return min(max(self.heap[0][0] - self._clock.wall(), 0.0), LONGEST_SLEEP_SECONDS)
 
     def caches(self) -> list[TokenCache]:
-        """Return the caches that are armed."""
-        live = [(entry[2](), entry) for entry in list(self.heap)]
-        return [cache for cache, entry in live if cache is not None and cache.entry == entry[1]]
+        """Return the caches that are armed, or are about to be."""
+        armed = [entry[2]() for entry in list(self.heap) if _is_live(entry)]
+        about_to_be = [reference() for reference in list(self._taken)]
+        return [cache for cache in {*armed, *about_to_be} if cache is not None]
 
-    def _spread(self, moment: Due) -> float:
+    def _spread(self, moment: Due, now: float) -> float:
         """Return the number of seconds after which a cache is due.
 
         A single one is due at the preferred time. Once as many are due in the same ten seconds as
         the service should get, a random time is tried, from a range that doubles.
         """
         earliest, preferred, latest = moment
-        now, delay, width = self._clock.wall(), preferred, 0.0
+        delay, width = preferred, 0.0
         while self._buckets[_bucket(now + delay)] >= BUCKET_SIZE:
             if width >= max(preferred - earliest, latest - preferred):
                 break
