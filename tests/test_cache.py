@@ -318,9 +318,9 @@ def test_of_two_changes_at_once_both_count(cache: TokenCache, clock: Clock) -> N
 
 
 def test_a_caller_that_was_overtaken_waits_for_who_was_faster(
-    cache: TokenCache, clock: Clock
+    cache: TokenCache, noted: Noted
 ) -> None:
-    """And its own refresh, which is not in progress, is completed without effect."""
+    """And its own refresh, which is not in progress, is completed without effect on anybody."""
     original, faster = rules.lead, []
 
     def overtake(*args: Any) -> Any:
@@ -335,8 +335,10 @@ def test_a_caller_that_was_overtaken_waits_for_who_was_faster(
         slower = Refresh()
         decision = cache.begin(slower)
     assert (decision.action, decision.refresh) == (Action.WAIT, faster[1])
+    before = noted.woken, noted.changes
     cache.complete(slower, ConnectionError("unused"))
     assert (cache.state.refreshes, cache.state.failures) == ((faster[1],), 0)
+    assert (noted.woken, noted.changes) == before
 
 
 def test_a_token_that_is_refused_is_dropped_once(
