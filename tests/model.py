@@ -1,11 +1,17 @@
 """A cache, its schedule and its issuer on a clock that is moved by hand, and what must always hold.
 
-``World`` is what the exhaustive check and the random one drive: each of its actions is something
-that callers, the background, the issuer, the service or the machine may do at any moment, and each
-ends in :meth:`World.check`. Nothing here has a thread or a loop.
+``World`` is what the exhaustive check (:func:`explore`) and the random one drive: each of its
+actions is something that callers, the background, the issuer, the service or the machine may do at
+any moment, and each ends in :meth:`World.check`. Nothing here has a thread or a loop.
 """
 
+import contextlib
+import functools
+import gc
+import logging
 import math
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -392,3 +398,102 @@ class World:
             tuple(sorted(round(r.expires_on - now.wall, 3) for r in state.refused)),
             round(self.schedule.delay(), 3) if self.proactive else None,
         )
+
+
+# What may happen next, by name.
+
+AT_ANY_TIME: dict[str, Callable[[World], Any]] = {
+    "ask": lambda world: world.ask(),
+    "ask for claims": lambda world: world.ask("c"),
+    "ask for others": lambda world: world.ask("d"),
+    "tick": lambda world: world.tick(),
+    "a waiter wakes late": lambda world: world.wake(),
+    "refuse": lambda world: world.refuse(),
+    "fork": lambda world: world.fork(),
+    "clock + 1 h": lambda world: world.set_clock(HOUR),
+    "clock - 1 h": lambda world: world.set_clock(-HOUR),
+    "suspend": lambda world: world.suspend(2 * HOUR),
+    "half a minute": lambda world: world.pass_time(30),
+    "close": lambda world: world.close(),
+}
+
+# And how many refreshes it takes.
+WITH_REFRESHES: dict[str, tuple[int, Callable[[World], Any]]] = {
+    "a second": (1, lambda world: world.end("fresh", 1)),
+    "a minute": (1, lambda world: world.end("fresh", 60)),
+    "an hour": (1, lambda world: world.end("fresh", HOUR)),
+    "a day": (1, lambda world: world.end("fresh", 24 * HOUR)),
+    "the same": (1, lambda world: world.end("same")),
+    "an older one": (1, lambda world: world.end("older")),
+    "an expired one": (1, lambda world: world.end("expired")),
+    "a refused one": (1, lambda world: world.end("refused")),
+    "failure": (1, lambda world: world.end("failure")),
+    "busy": (1, lambda world: world.end("busy")),
+    "abandoned": (1, lambda world: world.end("abandoned")),
+    "the second one ends, twice": (2, lambda world: world.end("fresh", HOUR, 1, 2)),
+    "the second one fails, twice": (2, lambda world: world.end("failure", index=1, times=2)),
+    "a waiter gives up": (1, lambda world: world.give_up_waiting()),
+    "the leader is lost": (1, lambda world: world.lose()),
+}
+
+MOMENTS: dict[str, tuple[str, float]] = {
+    "before it is due": ("due", -0.001),
+    "when it is due": ("due", 0.001),
+    "before the window": ("window", -0.001),
+    "in the window": ("window", 0.001),
+    "before expiry": ("expiry", -0.001),
+    "after expiry": ("expiry", 0.001),
+    "after the hold": ("hold", 0.001),
+    "after the deadline": ("deadline", 0.001),
+}
+
+
+def possible(world: World) -> Iterator[tuple[str, Callable[[World], Any]]]:
+    """Return all that may happen in the present state of a world."""
+    yield from AT_ANY_TIME.items()
+    for name, (needed, act) in WITH_REFRESHES.items():
+        if len(world.running) >= needed:
+            yield name, act
+    for name, (moment, offset) in MOMENTS.items():
+        seconds = world.until(moment) + offset
+        if 0 < seconds < 240 * HOUR:
+            yield name, functools.partial(World.pass_time, seconds=seconds)
+
+
+def explore(first: World, enough: int) -> int:
+    """Let all that may happen next happen in each state, until there are enough of them.
+
+    :return: The length up to which all sequences have been tried.
+    """
+    seen: set[Any] = {first.key()}
+    todo: deque[tuple[tuple[str, ...], World]] = deque([((), first)])
+    while len(seen) < enough:
+        names, world = todo.popleft()
+        for name, act in possible(world):
+            after = world.copy()
+            try:
+                act(after)
+            except AssertionError as error:
+                msg = f"after {(*names, name)}: {error}"
+                raise AssertionError(msg) from error
+            key = after.key()
+            if key not in seen:
+                seen.add(key)
+                todo.append(((*names, name), after))
+    return len(names)
+
+
+@contextlib.contextmanager
+def in_silence() -> Iterator[None]:
+    """Log nothing. Failures are what this is about; to log each would take most of the time.
+
+    To look through all worlds for garbage would take a part of the rest.
+    """
+    logging.disable()
+    thresholds = gc.get_threshold()
+    gc.set_threshold(50_000, 50, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        logging.disable(logging.NOTSET)
