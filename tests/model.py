@@ -86,13 +86,18 @@ class World:
         sources = twin.clock.sources(self.cache.clock.rand)
         state = self.state
         twin.running = []
-        if self.running or state.refreshes:
+        if self.running or state.refreshes or state.hung:
             known = [caller.refresh for caller in self.running]
             refreshes = {
-                refresh: twin_of_refresh(refresh) for refresh in (*known, *state.refreshes)
+                refresh: twin_of_refresh(refresh)
+                for refresh in (*known, *state.refreshes, *state.hung)
             }
             twin.running = [Caller(refreshes[c.refresh], c.began_at) for c in self.running]
-            state = replace(state, refreshes=tuple(refreshes[r] for r in state.refreshes))
+            state = replace(
+                state,
+                refreshes=tuple(refreshes[r] for r in state.refreshes),
+                hung=tuple(refreshes[r] for r in state.hung),
+            )
         twin.schedule = Schedule(sources)
         twin.cache = twin_of(self.cache, state, sources, twin.schedule)
         return twin
@@ -365,6 +370,9 @@ class World:
         assert len(state.refused) <= len(self.refused)
         for value in (state.next_left, state.window, state.hold_until, state.background_at):
             assert not math.isnan(value)
+        ahead = [c for c in self.running if c.refresh.ahead]
+        assert len(ahead) <= 1, "the background occupies another worker"
+        assert len(state.hung) <= 1
         keys = [r.claims for r in state.refreshes if r.is_worth_waiting_for(now)]
         assert len(keys) == len(set(keys))
 
@@ -390,6 +398,7 @@ class World:
                 (r.claims, r.ahead, since(r.deadline_at), r.is_lost(now)) for r in state.refreshes
             ),
             tuple(c.refresh in state.refreshes for c in self.running),
+            tuple(r.is_lost(now) for r in state.hung),
             max(since(state.hold_until), -1),
             max(since(state.background_at), -1),
             state.failures,

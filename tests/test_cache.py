@@ -130,9 +130,21 @@ class Final(Exception):
         return f"{self.secret[0]}"
 
 
+class Single(Exception):
+    """An exception whose copy is itself."""
+
+    def __init__(self) -> None:
+        super().__init__("m")
+        self.response = [1]
+
+    def __copy__(self) -> "Single":
+        return self
+
+
 @pytest.mark.parametrize(
     ("error", "kept"),
     [
+        (Single(), Single()),
         (Frozen(5), Frozen(5)),
         (Annotated(), Annotated()),
         (Unprintable(), ClientAuthenticationError("Unprintable")),
@@ -149,6 +161,7 @@ def test_no_error_is_so_odd_that_a_refresh_would_not_end(
         cache.complete(refresh, error)
         assert cache.state.refreshes == ()
         assert ask(cache, waited=refresh).error is error
+        assert cache.state.error is not error
     held = cache_module.error_to_raise(ask(cache), None)
     assert (type(held), repr(held)) == (type(kept), repr(kept))
     assert vars(held)["__notes__"] == ["The next refresh attempt is in 0.5 seconds."]
@@ -339,6 +352,27 @@ def test_a_caller_that_was_overtaken_waits_for_who_was_faster(
     cache.complete(slower, ConnectionError("unused"))
     assert (cache.state.refreshes, cache.state.failures) == ((faster[1],), 0)
     assert (noted.woken, noted.changes) == before
+
+
+def test_a_caller_that_was_overtaken_has_a_minute_from_then_on(
+    cache: TokenCache, clock: Clock
+) -> None:
+    """A signal handler may have refreshed in between, and failed."""
+    original, faster = rules.lead, []
+
+    def overtake(*args: Any) -> Any:
+        state = original(*args)
+        if not faster:
+            faster.append(None)
+            quick = lead(cache)
+            clock.advance(59)
+            cache.complete(quick, None)
+        return state
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rules, "lead", overtake)
+        refresh = lead(cache)
+    assert refresh.deadline_at == clock.mono() + 60
 
 
 def test_a_token_that_is_refused_is_dropped_once(

@@ -592,8 +592,7 @@ class LoopScene:
     def check(self) -> None:
         """Check that everything goes on: the waiters, this loop, and the background."""
         self.answers.clear()
-        self.loop.call_soon(self.loop.stop)  # or what is left of the interrupted run would stop it
-        self.loop.run_forever()
+        self.settle_interrupted()
         start = self.clock.mono()
         if self.others:
             self.run(lambda: asyncio.wait(self.others))
@@ -608,6 +607,11 @@ class LoopScene:
         self.run(lambda: asyncio.sleep(DUE))
         assert self.issuer.calls == calls + 2, "the background has not refreshed the token"
         self.end()
+
+    def settle_interrupted(self) -> None:
+        """Let the loop stop once, or what is left of an interrupted run would stop the next one."""
+        self.loop.call_soon(self.loop.stop)
+        self.loop.run_forever()
 
     def start(self, coroutine: Any) -> asyncio.Task[Any]:
         """Start a task for the test itself."""
@@ -711,6 +715,7 @@ def test_close_on_a_loop(everywhere: Everywhere) -> None:
         scene.issuer.hold()
         scene.run(scene.ask_beside)
         yield lambda: scene.run(scene.credential.close)
+        scene.settle_interrupted()
         start = scene.clock.mono()
         if not state_of(scene.credential).closed:
             scene.issuer.release()
@@ -737,6 +742,7 @@ def test_moving_to_another_loop(everywhere: Everywhere) -> None:
             scene.token, token_refresher=scene.issue, proactive_refresh=True
         )
         yield lambda: scene.run(scene.credential.get_token)
+        scene.settle_interrupted()
         scene.run(scene.credential.get_token)
         scene.run(lambda: asyncio.sleep(DUE))
         if not scene.issuer.calls:  # its timer had not begun, so the next change finds it gone

@@ -220,6 +220,26 @@ def test_the_background_starts_none_beside_one_of_its_own_that_hangs() -> None:
         assert decide(state, at(60)) is Action.LEAD
 
 
+def test_the_background_starts_none_beside_one_that_hangs_and_that_a_caller_has_replaced() -> None:
+    """However many tokens callers fetch meanwhile: it has taken one worker, and takes no more."""
+    hanging, caller = Refresh(ahead=True), Refresh()
+    state = rules.lead(started(3600, proactive=True), at(3000), hanging)
+    for start in (3480, 6960):
+        state = rules.lead(state, at(start), caller)
+        assert hanging not in state.refreshes
+        state = rules.complete(state, at(start), caller, token(start + 3600), 0)
+        assert decide(state, at(start + 3000), ahead=True) is Action.NOTHING
+        assert due_in(state, at(start + 3000)) == 60
+        in_child = at(start + 3000)._replace(process=1)
+        assert decide(state, in_child, ahead=True) is Action.LEAD
+        state, caller = rules.replace(state), Refresh()
+    refused = rules.refuse(state, at(6970), 0)
+    assert due_in(refused, at(6975)) == 60
+    state = rules.complete(state, at(9960), hanging, ConnectionError("late"), 0)
+    assert decide(state, at(9960), ahead=True) is Action.LEAD
+    assert due_in(state, at(9960)) == 0
+
+
 def test_the_background_keeps_to_holds() -> None:
     """Those that callers run into, and those of a Retry-After."""
     state = failed(started(3600, proactive=True), at(3000), busy("100"))

@@ -123,6 +123,32 @@ def test_what_changes_while_it_is_being_armed_is_armed_again(
     assert list(record) == [weakref.ref(item)]
 
 
+def test_an_item_that_could_not_be_armed_is_tried_again_in_a_minute(
+    clock: Clock, schedule: Schedule
+) -> None:
+    """For want of memory, for example. The others are armed the next time."""
+    broken, other = Item(clock, 10), Item(clock, 10)
+    good, broken.state = broken.state, None
+    record = changed(broken, other)
+    with pytest.raises(AttributeError):
+        schedule.take(record)
+    assert (list(record), schedule.delay()) == ([weakref.ref(other)], 0)
+    schedule.take(record)
+    assert (record, schedule.delay()) == ({}, 10)
+    broken.state = good
+    clock.advance(59)
+    assert popped(schedule) == [other]
+    clock.advance(1)
+    assert popped(schedule) == [broken]
+
+
+def test_an_item_that_is_gone_when_it_is_to_be_armed_is_passed_over(schedule: Schedule) -> None:
+    """It has been dropped since it changed."""
+    record = changed(Item(Clock(), 10))
+    schedule.take(record)
+    assert (record, len(schedule)) == ({}, 0)
+
+
 def test_a_fork_finds_all_that_are_armed_or_about_to_be(clock: Clock) -> None:
     """Wherever the thread is while another one forks, the child learns of each."""
     seen: list[int] = []

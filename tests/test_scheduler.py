@@ -211,7 +211,9 @@ def test_a_fault_of_the_scheduler_s_own_does_not_end_its_thread(
     item = add(scheduler, fresh_after(Item(clock, 0), called.set))
     assert called.wait(DEADLINE)
     assert [report.exc_type for report in reports] == [AttributeError]
-    del item
+    assert broken.entry > 0, "it is tried again"
+    reports.clear()  # they refer to it
+    del item, broken
 
 
 def test_everything_due_at_once_is_handed_over_in_batches(clock: Clock) -> None:
@@ -225,6 +227,31 @@ def test_everything_due_at_once_is_handed_over_in_batches(clock: Clock) -> None:
         handed_over.append(len(scheduler.workers))
     assert (handed_over, len(scheduler.workers)) == ([1_000, 2_000], 2_500)
     assert len(items) == 2_500
+
+
+def test_an_interrupt_while_the_thread_is_started_does_not_turn_the_background_off(
+    clock: Clock, threads: ThreadWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """threading keeps such a thread for good, which will never run; the next use starts another."""
+    limbo = threading._limbo  # type: ignore[attr-defined]
+    called = threading.Event()
+    monkeypatch.setattr(sync_scheduler, "schedulers", {})
+    monkeypatch.setattr(
+        sync_scheduler, "Scheduler", lambda refresh: Scheduler(refresh, clock.sources())
+    )
+    with monkeypatch.context() as interrupted:
+
+        def interrupt(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        interrupted.setattr(threading, "_start_new_thread", interrupt)
+        interrupted.setattr(threading, "_start_joinable_thread", interrupt, raising=False)
+        with pytest.raises(KeyboardInterrupt):
+            sync_scheduler.arm(Item(clock, 0), refresh)  # type: ignore[arg-type]
+    item = fresh_after(Item(clock, 0), called.set)
+    sync_scheduler.arm(item, refresh)  # type: ignore[arg-type]
+    assert called.wait(DEADLINE)
+    limbo.clear()
 
 
 def test_without_threads_one_warning_is_enough(
@@ -696,6 +723,50 @@ def test_a_loop_looks_again_within_thirty_seconds_of_its_own_time(clock: Clock) 
         loop.run_until_complete(main())
 
 
+def test_a_finalizer_may_change_a_credential_while_the_application_sets_a_timer(
+    clock: Clock,
+) -> None:
+    """The heap of the loop is in disorder at that moment, so nothing must be added to it."""
+    calls = Tally()
+
+    async def main(loop: ClockLoop) -> None:
+        timers = timers_on(loop)
+        before = loop.timers
+        item = add(timers, counting(clock, 0, calls))
+        assert loop.timers == before
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert (calls.value, item.entry > 0) == (1, True)
+
+    with clock_loop(clock) as loop:
+        loop.run_until_complete(main(loop))
+
+
+def test_a_finalizer_may_change_a_credential_while_the_scheduler_sets_its_timer(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next look is then the earlier one."""
+    calls = Tally()
+
+    async def main(loop: ClockLoop) -> None:
+        timers = timers_on(loop)
+        items = [add(timers, Item(clock, HOUR))]
+        call_at = loop.call_at
+
+        def interfere(*args: Any, **kwargs: Any) -> Any:
+            monkeypatch.undo()
+            items.append(add(timers, counting(clock, 0, calls)))
+            return call_at(*args, **kwargs)
+
+        monkeypatch.setattr(loop, "call_at", interfere)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert (len(items), calls.value) == (2, 1)
+
+    with clock_loop(clock) as loop:
+        loop.run_until_complete(main(loop))
+
+
 def test_timers_never_pile_up(clock: Clock) -> None:
     """A thousand items, each due before the one that the timer was set for, leave one timer."""
     calls = Tally()
@@ -707,7 +778,16 @@ def test_timers_never_pile_up(clock: Clock) -> None:
         await asyncio.sleep(60)
         assert calls.value == 90
         before = loop.timers
-        items += [add(timers, counting(clock, 9 * HOUR, calls)) for _ in range(90)]
+        with pytest.MonkeyPatch.context() as watched:
+            call_soon, looks = loop.call_soon, []
+
+            def note(callback: Any, *args: Any, **kwargs: Any) -> Any:
+                looks.append(getattr(callback, "__self__", None))
+                return call_soon(callback, *args, **kwargs)
+
+            watched.setattr(loop, "call_soon", note)
+            items += [add(timers, counting(clock, 9 * HOUR, calls)) for _ in range(90)]
+        assert looks == [timers]
         await asyncio.sleep(HOUR)
         # One each 30 seconds, one for the items, and that of this sleep.
         assert loop.timers - before <= 123

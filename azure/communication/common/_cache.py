@@ -173,13 +173,13 @@ class TokenCache:
         :return: What to do.
         :rtype: Decision
         """
-        now = self.clock.now()
         is_child = self.is_inherited
         while True:
+            now = self.clock.now()
             snapshot = self._latest()
             decision = _refresh.decide(snapshot.state, now, request, waited, REFRESHING.get())
             if decision.action is not Action.LEAD:
-                request.deadline_at = INFINITY  # a caller that was to lead may have lost the race
+                request.deadline_at = INFINITY  # it may have been set when another was faster
                 break
             if self._follow(snapshot, _refresh.lead(snapshot.state, now, request)):
                 break

@@ -48,7 +48,8 @@ def detached(error: Exception) -> Exception:
     for duplicate in (copy.copy, _copy_without_constructor):
         try:
             twin = duplicate(error)
-            if type(twin) is type(error) and str(twin) == str(error):
+            is_like_it = type(twin) is type(error) and str(twin) == str(error)
+            if is_like_it and twin is not error:
                 break
         except Exception:  # noqa: BLE001, S112 - it cannot be copied this way, or not even printed
             continue

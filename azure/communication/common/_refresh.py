@@ -106,7 +106,7 @@ class Refresh:
         self.ahead = ahead
         self.number = next(_numbers)  # what running code remembers of the refresh it is part of
         self.deadline_at = INFINITY
-        """When it is overdue, by the monotonic clock; infinite until it is in progress."""
+        """When it is overdue, by the monotonic clock. Infinite if it never was in progress."""
         self.process = 0
         self.is_complete = False
         self.token: AccessToken | None = None
@@ -164,6 +164,8 @@ class State:
     """When a refresh last brought a token for ``claims``."""
     refreshes: tuple[Refresh, ...] = ()
     """Those in progress."""
+    hung: tuple[Refresh, ...] = ()
+    """Overdue ones of the background that callers have replaced. Each may occupy a worker yet."""
     hold_until: float = -INFINITY
     """Until then ``error`` is raised where there is no valid token, by the monotonic clock."""
     background_at: float = -INFINITY
@@ -251,6 +253,7 @@ def start(state: State, token: AccessToken, now: Now, claims: str | None = None)
         claims=claims,
         claims_at=now.mono,
         refreshes=state.refreshes,
+        hung=state.hung,
         refused=state.refused,
         refusals=0 if was_accepted else state.refusals,
     )
@@ -347,7 +350,7 @@ def _blocked_until(state: State, now: Now) -> float:
     """
     times = [
         max(refresh.deadline_at, now.mono + REFRESH_SECONDS if refresh.ahead else -INFINITY)
-        for refresh in state.refreshes
+        for refresh in (*state.refreshes, *state.hung)
         if not refresh.is_lost(now)
     ]
     return max(times, default=-INFINITY)
@@ -377,7 +380,8 @@ def lead(state: State, now: Now, refresh: Refresh) -> State:
     refresh.deadline_at = now.mono + REFRESH_SECONDS
     refresh.process = now.process
     others = tuple(r for r in state.refreshes if r.is_worth_waiting_for(now))
-    return replace(state, refreshes=(*others, refresh))
+    hung = tuple(r for r in state.refreshes if r.ahead and r.is_overdue(now))
+    return replace(state, refreshes=(*others, refresh), hung=(*state.hung, *hung))
 
 
 def complete(state: State, now: Now, refresh: Refresh, outcome: Outcome, jitter: float) -> State:
@@ -399,8 +403,12 @@ def complete(state: State, now: Now, refresh: Refresh, outcome: Outcome, jitter:
         return state
     is_late = refresh not in state.refreshes
     before = state
-    if not is_late:
-        state = replace(state, refreshes=tuple(r for r in state.refreshes if r is not refresh))
+    if not is_late or refresh in state.hung:
+        state = replace(
+            state,
+            refreshes=tuple(r for r in state.refreshes if r is not refresh),
+            hung=tuple(r for r in state.hung if r is not refresh),
+        )
     if isinstance(outcome, AccessToken):
         outcome = _check_token(before, outcome, now)
     if isinstance(outcome, AccessToken):
@@ -513,6 +521,7 @@ def refuse(state: State, now: Now, jitter: float) -> State:
     return State(
         proactive=state.proactive,
         refreshes=state.refreshes,
+        hung=state.hung,
         refused=(*_still_valid(state.refused, now), refused),
         refusals=refusals,
         hold_until=max(state.hold_until, now.mono + hold),

@@ -42,6 +42,8 @@ class Schedule:
     def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
         self._clock = clock
         self.heap: list[Entry] = []
+        # Changed caches whose timers are being set. Each stays until it is in the heap, so that an
+        # interrupt, or a fork of another thread, loses none.
         self._taken: dict[Reference, None] = {}
         self._void = 0  # entries whose cache was dropped, closed or re-armed; approximate
         self._buckets: Counter[int] = Counter()
@@ -62,10 +64,7 @@ class Schedule:
             return
         when = now.wall + self._spread(moment, now.wall)
         self._buckets[_bucket(when)] += 1
-        number = cache.entry = next(_numbers)
-        reference = weakref.ref(cache, self._on_drop)
-        hash(reference)  # a dead one can be hashed only if that was done before
-        heapq.heappush(self.heap, (when, number, reference, True))
+        self._push(cache, when, counts=True)
         if cache.state.closed:  # since its due time was computed
             self.remove(cache)
 
@@ -75,17 +74,18 @@ class Schedule:
         is_ours: Callable[[TokenCache], bool] = lambda _: True,
     ) -> None:
         """Set the timers of caches that a driver recorded as changed, a batch at a time."""
-        # An interrupt, or a fork of another thread, may come while a cache is in neither the record
-        # nor the heap: it is still here, for the next time and for caches().
         self._taken.update(changed)
         for reference in list(self._taken)[:BATCH]:
-            changed.pop(reference, None)
+            changed.pop(reference, None)  # first, so that a change from now on is recorded anew
+            cache = reference()
             try:
-                cache = reference()
                 if cache is not None and is_ours(cache):
                     self.add(cache)
             except Exception:
-                self._taken.pop(reference)  # it would recur
+                # At once it would recur; and not to try again would end the refreshes for good.
+                if cache is not None:
+                    self._push(cache, self._clock.wall() + REFRESH_SECONDS, counts=False)
+                self._taken.pop(reference)
                 raise
             self._taken.pop(reference)
 
@@ -128,6 +128,12 @@ class Schedule:
         armed = [entry[2]() for entry in list(self.heap) if _is_live(entry)]
         about_to_be = [reference() for reference in list(self._taken)]
         return [cache for cache in {*armed, *about_to_be} if cache is not None]
+
+    def _push(self, cache: TokenCache, when: float, *, counts: bool) -> None:
+        number = cache.entry = next(_numbers)
+        reference = weakref.ref(cache, self._on_drop)
+        hash(reference)  # a dead one can be hashed only if that was done before
+        heapq.heappush(self.heap, (when, number, reference, counts))
 
     def _spread(self, moment: Due, now: float) -> float:
         """Return the number of seconds after which a cache is due.

@@ -62,7 +62,7 @@ class Scheduler:
         self.workers = Workers(refresh, self.wake)
         # Weak, instead of asking is_alive(), which may end what it is asked about if it is
         # interrupted (before Python 3.13).
-        self.runner: dict[str, weakref.ref[threading.Thread]] = {}
+        self.runner: dict[str, Callable[[], threading.Thread | None]] = {}
         self.is_retired = False
         self.changed: dict[Reference, None] = {}
         self.calls: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -87,8 +87,13 @@ class Scheduler:
             return
         thread = new_thread(self.run)
         reference = weakref.ref(thread)
-        if self.runner.setdefault("thread", reference) is reference and not start(thread):
-            self.runner.clear()  # the next call may be able to start it
+        try:
+            if self.runner.setdefault("thread", reference) is reference and not start(thread):
+                self.runner.clear()  # the next call may be able to start it
+        except BaseException:
+            # threading may keep a thread that an interrupt has kept from starting.
+            self.runner["thread"] = lambda: None  # so has_died, and the next call replaces it
+            raise
 
     def wake(self) -> None:
         """Make the thread check what there is to do."""

@@ -81,10 +81,14 @@ class LoopScheduler:
         loop = asyncio.get_running_loop()
         now = loop.time()
         when = now + seconds
-        # One that is late may have been lost to an interrupt just as it started.
-        if when < self._next_look or self._next_look < now - LATE_SECONDS:
-            loop.call_at(when, self._look, when, context=contextvars.Context())
-            self._next_look = when
+        if self._next_look < now - LATE_SECONDS:
+            self._next_look = NEVER  # it may have been lost to an interrupt just as it started
+        if when < self._next_look:
+            if seconds > 0:  # asked for by an earlier look, so in its empty context
+                loop.call_at(when, self._look, when)
+            else:  # a finalizer may ask for this while a timer is being added to the loop's heap
+                loop.call_soon(self._look, when, context=contextvars.Context())
+            self._next_look = min(when, self._next_look)  # or for this, in between
 
     def _look(self, when: float) -> None:
         try:
