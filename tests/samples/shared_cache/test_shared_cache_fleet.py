@@ -124,14 +124,14 @@ def test_no_redis(fleet: Fleet, server: RedisServer, ledger: Ledger) -> None:
 
 
 def test_hanging_redis(processes: Fleet, join: Join, server: RedisServer, ledger: Ledger) -> None:
-    """Redis stops answering: in each process one request is delayed, by less than a second."""
+    """Redis stops answering: in each process one request is delayed, by about the time-out."""
     for number in range(SIZE):
         join(number, timeout=0.2)
     server.pause()
     report = processes.ask(USERS)
     server.resume()
     assert report.failures == []
-    assert report.longest < 1
+    assert report.longest < 3
     assert report.warnings == SIZE
     assert ledger.total == SIZE * len(USERS)
 
@@ -141,7 +141,7 @@ def test_killed_holders(fleet: Fleet, ledger: Ledger) -> None:
     no request of the others fails.
     """
     killed, others = [0, 1], range(2, SIZE)
-    fleet.call("set", "LOCK_SECONDS", 1)  # ten would be nine more to wait here
+    fleet.call("set", "LOCK_SECONDS", 5)  # ten would be five more to wait here
     for number in killed:
         fleet.call("hang_in_issue", USERS[number], ledger.path, who=[number])
         fleet.begin("ask", [USERS[number]], 1, who=[number])

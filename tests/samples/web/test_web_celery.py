@@ -50,11 +50,11 @@ def send(service: LocalService, settings: dict[str, str], users: list[str]) -> N
         input=json.dumps(users),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     assert sending.returncode == 0, sending.stderr
-    wait_for(lambda: service.statuses[201] >= expected, "the last message", 60)
+    wait_for(lambda: service.statuses[201] >= expected, "the last message", 180)
 
 
 def settings_for(service: LocalService, redis: RedisServer) -> dict[str, str]:
