@@ -24,6 +24,18 @@ def test_all_short_sequences(life: float | None, proactive: bool) -> None:
     assert explore(World(life, proactive=proactive), 10_000) >= 4
 
 
+def test_all_short_sequences_while_the_background_hangs() -> None:
+    """Its refresher never returns, and a caller has fetched the next token."""
+    world = World(HOUR, proactive=True)
+    world.pass_time(HOUR - 600)
+    world.tick()
+    world.pass_time(599)
+    world.ask()
+    world.end("fresh", HOUR, index=1)
+    assert len(world.state.hung) == 1
+    assert explore(world, 5_000) >= 3
+
+
 class RandomSequences(RuleBasedStateMachine):
     """What the exhaustive check does with a few lives and steps, with any, and for longer."""
 
