@@ -244,8 +244,9 @@ def test_an_interrupt_while_the_thread_is_started_does_not_turn_the_background_o
         def interrupt(*_: object, **__: object) -> None:
             raise KeyboardInterrupt
 
-        interrupted.setattr(threading, "_start_new_thread", interrupt)
-        interrupted.setattr(threading, "_start_joinable_thread", interrupt, raising=False)
+        is_joinable = hasattr(threading, "_start_joinable_thread")  # since Python 3.13
+        name = "_start_joinable_thread" if is_joinable else "_start_new_thread"
+        interrupted.setattr(threading, name, interrupt)
         with pytest.raises(KeyboardInterrupt):
             sync_scheduler.arm(Item(clock, 0), refresh)  # type: ignore[arg-type]
     item = fresh_after(Item(clock, 0), called.set)
