@@ -78,15 +78,14 @@ class Schedule:
         for reference in list(self._taken)[:BATCH]:
             changed.pop(reference, None)  # first, so that a change from now on is recorded anew
             cache = reference()
-            try:
-                if cache is not None and is_ours(cache):
+            if cache is not None and is_ours(cache):
+                try:
                     self.add(cache)
-            except Exception:
-                # At once it would recur; and not to try again would end the refreshes for good.
-                if cache is not None:
+                except Exception:
+                    # At once it would recur; and not to try again would end the refreshes for good.
                     self._push(cache, self._clock.wall() + REFRESH_SECONDS, counts=False)
-                self._taken.pop(reference)
-                raise
+                    self._taken.pop(reference)
+                    raise
             self._taken.pop(reference)
 
     def remove(self, cache: TokenCache) -> None:
