@@ -25,6 +25,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python tests/fuzz", description=__doc__)
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(TARGETS))
     parser.add_argument("--seconds", type=int, default=60, help="for all targets (%(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="another one finds other things")
     options = parser.parse_args()
     names = options.targets or list(TARGETS)
     failed = 0
@@ -35,6 +36,7 @@ def main() -> int:
             limits = [
                 f"-max_total_time={max(options.seconds // len(names), 1)}",
                 "-timeout=5",
+                f"-seed={options.seed}",
                 "-max_len=4096",
                 "-print_final_stats=1",
                 "-verbosity=0",
