@@ -1,7 +1,9 @@
 """One credential's cache by itself: refreshes that overlap, are late, abandoned or lost."""
 
+import contextlib
 import contextvars
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -310,21 +312,28 @@ def test_without_one_the_wait_is_for_the_rest_of_the_minute(
     assert ask(cache, "c").patience == 60
 
 
-def test_of_two_changes_at_once_both_count(cache: TokenCache, clock: Clock) -> None:
-    """Whoever comes second recomputes: here, a token is refused while a refresh begins."""
-    cache.complete(lead(cache), token(clock, "t", 100))
-    clock.advance(60)
-    original, interfered = rules.lead, []
+@contextlib.contextmanager
+def just_before_it_leads(happen: Callable[[], object]) -> Iterator[None]:
+    """Have something happen, once, between a caller's decision to lead and its record of that."""
+    original, happened = rules.lead, []
 
     def interfere(*args: Any) -> Any:
         state = original(*args)
-        if not interfered:
-            interfered.append(True)
-            cache.invalidate("t")
+        if not happened:
+            happened.append(True)
+            happen()
         return state
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rules, "lead", interfere)
+        yield
+
+
+def test_of_two_changes_at_once_both_count(cache: TokenCache, clock: Clock) -> None:
+    """Whoever comes second recomputes: here, a token is refused while a refresh begins."""
+    cache.complete(lead(cache), token(clock, "t", 100))
+    clock.advance(60)
+    with just_before_it_leads(lambda: cache.invalidate("t")):
         refresh = lead(cache)
     assert cache.state.token is None
     assert cache.state.refreshes == (refresh,)
@@ -334,23 +343,14 @@ def test_a_caller_that_was_overtaken_waits_for_who_was_faster(
     cache: TokenCache, noted: Noted
 ) -> None:
     """And its own refresh, which is not in progress, is completed without effect on anybody."""
-    original, faster = rules.lead, []
-
-    def overtake(*args: Any) -> Any:
-        state = original(*args)
-        if not faster:
-            faster.append(None)
-            faster.append(lead(cache))
-        return state
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rules, "lead", overtake)
+    faster: list[Any] = []
+    with just_before_it_leads(lambda: faster.append(lead(cache))):
         slower = Refresh()
         decision = cache.begin(slower)
-    assert (decision.action, decision.refresh) == (Action.WAIT, faster[1])
+    assert (decision.action, decision.refresh) == (Action.WAIT, faster[0])
     before = noted.woken, noted.changes
     cache.complete(slower, ConnectionError("unused"))
-    assert (cache.state.refreshes, cache.state.failures) == ((faster[1],), 0)
+    assert (cache.state.refreshes, cache.state.failures) == ((faster[0],), 0)
     assert (noted.woken, noted.changes) == before
 
 
@@ -358,19 +358,13 @@ def test_a_caller_that_was_overtaken_has_a_minute_from_then_on(
     cache: TokenCache, clock: Clock
 ) -> None:
     """A signal handler may have refreshed in between, and failed."""
-    original, faster = rules.lead, []
 
-    def overtake(*args: Any) -> Any:
-        state = original(*args)
-        if not faster:
-            faster.append(None)
-            quick = lead(cache)
-            clock.advance(59)
-            cache.complete(quick, None)
-        return state
+    def refresh_in_vain() -> None:
+        quick = lead(cache)
+        clock.advance(59)
+        cache.complete(quick, None)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rules, "lead", overtake)
+    with just_before_it_leads(refresh_in_vain):
         refresh = lead(cache)
     assert refresh.deadline_at == clock.mono() + 60
 

@@ -85,7 +85,7 @@ def test_hanging_redis(
 
 
 def test_hanging_redis_and_many_threads(keys: str, ledger: Ledger, clock: Clock) -> None:
-    """Requests that come at once wait at the same time; in turn they would take four seconds."""
+    """Requests that come at once wait at the same time, each for less than a second."""
     with socket.create_server(("127.0.0.1", 0), backlog=100) as hanging:
         url = f"redis://127.0.0.1:{hanging.getsockname()[1]}"
         member = Member(url, keys, ledger, clock, timeout=0.2)
@@ -99,7 +99,7 @@ def test_hanging_redis_and_many_threads(keys: str, ledger: Ledger, clock: Clock)
             return time.monotonic() - began
 
         calls = call_together(len(credentials), ask)
-        assert max(call.value() for call in calls) < 3
+        assert max(call.value() for call in calls) < 1
         assert ledger.total == len(credentials)
         member.close()
 
@@ -267,7 +267,7 @@ def test_value_that_changes_while_a_token_is_issued(
 LOCKS = {
     "forever": ["set", f"{KEY}:lock", "x"],
     "for a day": ["set", f"{KEY}:lock", "x", "ex", "86400"],
-    "for a minute": ["set", f"{KEY}:lock", "x", "px", "60000"],
+    "for two seconds too long": ["set", f"{KEY}:lock", "x", "px", "12000"],
     "by a list": ["lpush", f"{KEY}:lock", "x"],
 }
 

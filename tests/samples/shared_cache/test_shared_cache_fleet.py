@@ -124,14 +124,14 @@ def test_no_redis(fleet: Fleet, server: RedisServer, ledger: Ledger) -> None:
 
 
 def test_hanging_redis(processes: Fleet, join: Join, server: RedisServer, ledger: Ledger) -> None:
-    """Redis stops answering: in each process one request is delayed, by about the time-out."""
+    """Redis stops answering: in each process one request is delayed, by less than a second."""
     for number in range(SIZE):
         join(number, timeout=0.2)
     server.pause()
     report = processes.ask(USERS)
     server.resume()
     assert report.failures == []
-    assert report.longest < 3
+    assert report.longest < 1
     assert report.warnings == SIZE
     assert ledger.total == SIZE * len(USERS)
 
